@@ -1,0 +1,1 @@
+"""Agents: the acting graph, the teacher's roles and the embedded expert."""

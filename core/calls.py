@@ -1,0 +1,64 @@
+"""The one call grammar of all environments: ``click("r3")``, ``fill("r2", "text")``, ``tool({...})``.
+
+A call is a name and JSON arguments in parentheses, and nothing else. It is parsed, never evaluated.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import TutelageError
+
+MAX_LENGTH = 4000
+"""Characters; anything longer is not an action but a text."""
+
+_SHAPE = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)\((.*)\)\Z", re.DOTALL)
+
+
+class CallError(TutelageError):
+    """The text is not a call; the message tells the agent what to write instead."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A parsed call: a name and its JSON arguments."""
+
+    name: str
+    args: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(json.dumps(arg, ensure_ascii=False) for arg in self.args)})"
+
+
+def parse_call(text: str) -> Call:
+    """Parse exactly one call.
+
+    Raises:
+        CallError: with a message fit to be shown to the agent.
+    """
+    text = text.strip()
+    if not text:
+        raise CallError("The reply is empty; write one action.")
+    if len(text) > MAX_LENGTH:
+        raise CallError(f"The action has {len(text)} characters; the limit is {MAX_LENGTH}.")
+    match = _SHAPE.match(text)
+    if match is None:
+        raise CallError(f'{_quote(text)} is not an action; write one call such as click("r1").')
+    name, inside = match.groups()
+    try:
+        args = json.loads(f"[{inside}]", parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise CallError(
+            f'The arguments of {_quote(text)} are not JSON; put text in double quotes, as in {name}("r1").'
+        ) from error
+    return Call(name, tuple(args))
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _quote(text: str) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= 60 else line[:57] + "...")

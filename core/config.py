@@ -1,0 +1,247 @@
+"""Typed configuration: defaults, then a TOML file, then dotted overrides. Nonsense fails here."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigError
+
+
+class Section(BaseModel):
+    """Base of every section; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class EnvironmentConfig(Section):
+    name: str = "toy"
+    """Short name, entry point or dotted path of the environment."""
+    families: tuple[str, ...] = ()
+    """Task families to train and evaluate on; empty means all of them."""
+    settings: dict[str, Any] = {}
+    """Keyword arguments of the environment's constructor."""
+
+
+class TeacherConfig(Section):
+    model: str = "expert/toy"
+    """LiteLLM model string; `expert/NAME` is the embedded scripted expert, no key needed."""
+    temperature: float = Field(1.0, ge=0)
+    max_tokens: int = Field(512, ge=1)
+    judge: str = ""
+    """Model that judges; empty means `model`."""
+    distiller: str = ""
+    """Model that distils experiences; empty means `model`."""
+
+
+class BudgetConfig(Section):
+    """Hard limits on LLM use in one workspace; 0 means none."""
+
+    calls: int = Field(0, ge=0)
+    tokens: int = Field(0, ge=0)
+    dollars: float = Field(0, ge=0)
+
+
+class ActConfig(Section):
+    width: int = Field(8, ge=1)
+    """Episodes that run at once."""
+    max_steps: int = Field(8, ge=1)
+    replan_after: int = Field(2, ge=1)
+    """Failed steps in a row after which the turn carries a replanning note."""
+    stall_after: int = Field(4, ge=1)
+    """Failed steps in a row that end the episode."""
+
+
+class CollectConfig(Section):
+    """Episodes per task family and cycle, all from the train split."""
+
+    demonstrations: int = Field(20, ge=0)
+    """By the teacher."""
+    mistaken: int = Field(4, ge=0)
+    """By the teacher with injected mistakes, so that there are real failures to learn from."""
+    mistake_rate: float = Field(0.4, ge=0, le=1)
+    """Probability that a step of a mistaken episode is corrupted."""
+    explored: int = Field(2, ge=0)
+    """By the current student without memory."""
+
+
+class MemoryConfig(Section):
+    embedder: str = "wordllama"
+    """Short name or dotted path of the embedder."""
+    top_k: int = Field(2, ge=0)
+    """Skills and stickers shown per episode."""
+    vector_weight: float = Field(0.6, ge=0, le=1)
+    """Weight of the vector score in the fused score; the rest is BM25."""
+
+
+class StudentConfig(Section):
+    weights: str = "smollm2"
+    """`smollm2` (SmolLM2-135M-Instruct), `tiny` (random, for tests), a hub id or a local path."""
+    method: Literal["full", "lora"] = "full"
+    """Full fine-tuning or a LoRA adapter (merged between stages)."""
+    lora_rank: int = Field(32, ge=1)
+    lora_alpha: int = Field(64, ge=1)
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Compute type; `auto` is bfloat16 where the processor has it. Weights are trained in float32."""
+    max_new_tokens: int = Field(40, ge=1)
+    """Per turn."""
+    temperature: float = Field(0.0, ge=0)
+    """In evaluation; 0 is greedy."""
+    max_length: int = Field(1536, ge=64)
+    """Tokens of a whole episode; a longer one ends as stalled."""
+
+
+class StageConfig(Section):
+    steps: int = Field(ge=1)
+    """Optimiser steps."""
+    learning_rate: float = Field(gt=0)
+    batch_size: int = Field(8, ge=1)
+    """Rows (SFT) or episodes (GRPO, SDPO) per optimiser step."""
+    micro_batch_size: int = Field(0, ge=0)
+    """Rows per forward pass; 0 means the whole batch."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Fraction of the steps."""
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _divides(self) -> "StageConfig":
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError("micro_batch_size must divide batch_size")
+        return self
+
+
+class SftConfig(StageConfig):
+    type: Literal["sft"] = "sft"
+    steps: int = Field(100, ge=1)
+    learning_rate: float = Field(5e-5, gt=0)
+    packing: bool = False
+    """Pack rows instead of bucketing them by length; slower on a CPU."""
+
+
+class RolloutStageConfig(StageConfig):
+    group_size: int = Field(4, ge=2)
+    """Episodes of the same task and seed."""
+    temperature: float = Field(0.7, gt=0)
+
+    @model_validator(mode="after")
+    def _groups(self) -> "RolloutStageConfig":
+        if self.batch_size % self.group_size:
+            raise ValueError("group_size must divide batch_size")
+        return self
+
+
+class GrpoConfig(RolloutStageConfig):
+    type: Literal["grpo"] = "grpo"
+    steps: int = Field(10, ge=1)
+    learning_rate: float = Field(2e-6, gt=0)
+    beta: float = Field(0.0, ge=0)
+    """Weight of the KL term to the stage's starting weights."""
+
+
+class SdpoConfig(RolloutStageConfig):
+    type: Literal["sdpo"] = "sdpo"
+    steps: int = Field(10, ge=1)
+    learning_rate: float = Field(2e-6, gt=0)
+    top_k: int = Field(20, ge=1)
+    """Support of the divergence: the student's top-k tokens plus a tail bucket."""
+    alpha: float = Field(0.5, ge=0, le=1)
+    """0 forward KL, 1 reverse KL, between them generalised Jensen–Shannon."""
+    teacher_rate: float = Field(0.05, gt=0, le=1)
+    """Update rate of the self-teacher's moving average."""
+    distillation_weight: float = Field(0.5, gt=0, le=1)
+    """1 is self-distillation alone; below that the rest of the loss is GRPO's."""
+
+
+Stage = Annotated[SftConfig | GrpoConfig | SdpoConfig, Field(discriminator="type")]
+
+
+class EvaluateConfig(Section):
+    episodes: int = Field(64, ge=2)
+    """Paired held-out episodes for the first and last student, memory off, on the validation split."""
+    between: int = Field(32, ge=0)
+    """Paired episodes after each stage in between."""
+    with_memory: int = Field(32, ge=0)
+    """Paired episodes with memory on, for the first and last student."""
+    test: int = Field(32, ge=0)
+    """Episodes on the test split for the first and last student; reported, never decides."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class GateConfig(Section):
+    min_gain: float = Field(0.0, ge=-1, le=1)
+    """The lower bound of the paired gain over the promoted student must exceed this."""
+
+
+class LoopConfig(Section):
+    cycles: int = Field(1, ge=1)
+    """Cycles this workspace shall have completed."""
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    workspace: Path = Path("runs/default")
+    seed: int = Field(0, ge=0)
+    environment: EnvironmentConfig = EnvironmentConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    budget: BudgetConfig = BudgetConfig()
+    act: ActConfig = ActConfig()
+    collect: CollectConfig = CollectConfig()
+    memory: MemoryConfig = MemoryConfig()
+    student: StudentConfig = StudentConfig()
+    stages: tuple[Stage, ...] = (SftConfig(), GrpoConfig(), SdpoConfig())
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gate: GateConfig = GateConfig()
+    loop: LoopConfig = LoopConfig()
+
+
+def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
+    """Read a config.
+
+    Args:
+        path: TOML file; None means the defaults.
+        overrides: ``key.sub=value`` items; the value is TOML, or a bare string.
+
+    Raises:
+        ConfigError: naming the key, what is wrong and what would be right.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    for item in overrides or []:
+        _override(data, item)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "config"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ConfigError(f"{path or 'config'}: {key}: {first['msg']}{more}") from error
+
+
+def _override(data: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {item!r} is not of the form key.sub=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    place: Any = data
+    for part in [*parents, last]:
+        if isinstance(place, list):
+            if not part.isdigit() or int(part) >= len(place):
+                raise ConfigError(f"override {item!r}: {part!r} is not an index of a list of {len(place)}")
+        elif not isinstance(place, dict):
+            raise ConfigError(f"override {item!r}: {part!r} is below a value that is not a table")
+        if part is last:
+            place[int(part) if isinstance(place, list) else part] = value
+        else:
+            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})

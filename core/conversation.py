@@ -1,0 +1,64 @@
+"""An episode as one growing conversation.
+
+The first user message holds the experiences (if any), the goal and the first observation; every later
+one holds notes on the last action and the new observation. Nothing before the newest message ever
+changes, so what is trained on is what was sampled and a cached prefix stays valid.
+"""
+
+from collections.abc import Sequence
+
+from .types import Message, Shown, Step, Trajectory
+
+
+def split_reply(text: str) -> tuple[str, str]:
+    """Thought and action of a reply: the last non-empty line is the action, what precedes it the thought."""
+    lines = text.strip().splitlines()
+    return ("\n".join(lines[:-1]).strip(), lines[-1].strip()) if lines else ("", "")
+
+
+def join_reply(thought: str, action: str) -> str:
+    return f"{thought}\n{action}" if thought else action
+
+
+def turn_message(
+    observation: str, notes: Sequence[str] = (), *, goal: str | None = None, shown: Sequence[Shown] = ()
+) -> Message:
+    """The user message of one turn; `goal` and `shown` belong to the first turn only."""
+    parts = []
+    if shown:
+        parts.append("Experience:\n" + "\n".join(f"- {item.text}" for item in shown))
+    if goal is not None:
+        parts.append(f"Goal: {goal}")
+    parts += [f"Note: {note}" for note in notes]
+    parts.append(f"Observation:\n{observation}")
+    return Message(role="user", content="\n".join(parts))
+
+
+def conversation(trajectory: Trajectory, *, experiences: bool = True) -> tuple[Message, ...]:
+    """All messages of a trajectory, as they were, or with the experiences stripped from the first one."""
+    messages = [Message(role="system", content=trajectory.system)]
+    for index, step in enumerate(trajectory.steps):
+        first = index == 0
+        messages.append(
+            turn_message(
+                step.observation,
+                step.notes,
+                goal=trajectory.goal if first else None,
+                shown=trajectory.shown if first and experiences else (),
+            )
+        )
+        messages.append(Message(role="assistant", content=step.reply))
+    return tuple(messages)
+
+
+def transcript(goal: str, steps: Sequence[Step]) -> str:
+    """The episode as plain text for judges and readers: numbered steps, no rewards."""
+    lines = [f"Goal: {goal}"]
+    for index, step in enumerate(steps):
+        lines += [f"Step {index}", "Observation:", step.observation]
+        if step.thought:
+            lines.append(f"Thought: {step.thought}")
+        lines += [f"Action: {step.action}", f"Result: {step.diagnosis.cause} {step.diagnosis.evidence}".rstrip()]
+    if steps:
+        lines += ["Final observation:", steps[-1].after]
+    return "\n".join(lines)

@@ -1,0 +1,43 @@
+"""Errors a user can do something about.
+
+Four kinds of trouble, four ways out:
+
+* **bad input** (config, unknown names, missing parts, a spent budget) raises a `TutelageError`: one
+  clear line, exit code 2, nothing lost;
+* **a bad action** by a policy is a `Diagnosis` on the step, never an exception;
+* **a broken episode** (page crash) raises `EnvironmentBroken` inside the runner, which
+  records it on that one trajectory and goes on;
+* **programming errors** propagate.
+"""
+
+
+class TutelageError(Exception):
+    """Root of all errors with a message meant for the user."""
+
+
+class ConfigError(TutelageError):
+    """The configuration makes no sense; the message names the key and what to change."""
+
+
+class UnknownName(TutelageError):
+    """A name that nothing is registered under; the message lists what exists."""
+
+
+class MissingPart(TutelageError):
+    """Something has to be installed first; the message gives the command."""
+
+
+class BudgetSpent(TutelageError):
+    """A hard limit on calls, tokens or money was reached; everything so far is saved."""
+
+
+class RecordError(TutelageError):
+    """The record cannot be opened or does not hold what was asked for."""
+
+
+class EnvironmentBroken(TutelageError):
+    """The environment failed through no fault of the agent; costs one episode."""
+
+
+class PolicyFailed(TutelageError):
+    """The policy could not answer after all retries."""

@@ -1,0 +1,323 @@
+"""The nouns of Tutelage: frozen data that environments, agents, memory and training share.
+
+Everything here is immutable, validates on construction and round-trips through JSON, so that a
+trajectory can be read without the code that produced it. Behaviour lives elsewhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal, Protocol
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TRAJECTORY_VERSION = 1
+
+
+class Frozen(BaseModel):
+    """Base of every immutable record; unknown fields are refused rather than dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def new_id(prefix: str) -> str:
+    """A fresh identifier such as ``trj_3f2a…``; the prefix says what it names."""
+    return f"{prefix}_{uuid4().hex[:16]}"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+# -- tasks --------------------------------------------------------------------------------------
+
+
+class Split(StrEnum):
+    """Which part of the data a task belongs to; only ``train`` may feed memory or weights."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Task(Frozen):
+    """One goal in one environment at one seed. The goal itself is known after ``reset``."""
+
+    environment: str
+    family: str
+    seed: int
+    split: Split
+
+    @property
+    def id(self) -> str:
+        return f"{self.environment}/{self.family}@{self.seed}"
+
+
+# -- what happened ------------------------------------------------------------------------------
+
+
+class Cause(StrEnum):
+    """Why a step turned out as it did."""
+
+    PROGRESS = "progress"
+    """The action ran and changed what the agent observes."""
+    SOLVED = "solved"
+    """The action ended the episode and the environment accepted it."""
+    WRONG_END = "wrong_end"
+    """The action ended the episode and the environment did not accept it."""
+    NO_EFFECT = "no_effect"
+    """The action ran and nothing the agent can observe changed."""
+    REPEATED = "repeated"
+    """The agent is going round in circles: this state and action occurred before."""
+    INVALID_ACTION = "invalid_action"
+    """The reply is not an action of this environment's grammar."""
+    UNKNOWN_TARGET = "unknown_target"
+    """The action names something that is not in the observation."""
+    ACTION_FAILED = "action_failed"
+    """The action is well-formed but the environment could not carry it out."""
+    BLOCKED = "blocked"
+    """A guardrail forbade the action; it was not executed."""
+    ENVIRONMENT_ERROR = "environment_error"
+    """The environment itself broke; the agent is not to blame."""
+
+
+FINE = frozenset({Cause.PROGRESS, Cause.SOLVED})
+"""Causes that need no feedback to the agent."""
+
+
+class Diagnosis(Frozen):
+    """An enumerated cause with its evidence and the difference between the two states."""
+
+    cause: Cause
+    evidence: str = ""
+    """One sentence, fit to be shown to the agent as feedback on its own action."""
+    added: tuple[str, ...] = ()
+    """Observation lines that are new after the action."""
+    removed: tuple[str, ...] = ()
+    """Observation lines that are gone after the action."""
+
+    @property
+    def fine(self) -> bool:
+        return self.cause in FINE
+
+
+class Tokens(Frozen):
+    """One turn, token for token as the policy saw and sampled it."""
+
+    prompt: tuple[int, ...]
+    """Tokens appended since the last sampled one: the observation and the generation prompt."""
+    sampled: tuple[int, ...]
+    """Tokens the policy sampled, the end-of-turn token included when it was sampled."""
+    logprobs: tuple[float, ...]
+    """Natural-log probabilities of ``sampled`` at the sampling temperature; same length."""
+
+
+class Step(Frozen):
+    """One turn of an episode."""
+
+    observation: str
+    """What the agent saw before acting."""
+    notes: tuple[str, ...] = ()
+    """Feedback and replanning text placed before the observation in this turn's message."""
+    reply: str
+    """The policy's reply, verbatim."""
+    thought: str = ""
+    action: str
+    """The action taken from the reply; not necessarily well-formed."""
+    meaning: str = ""
+    """The action with references resolved to what they named; empty if it is not well-formed."""
+    diagnosis: Diagnosis
+    after: str
+    """What was there to see after acting."""
+    reward: float = 0.0
+    blocked_by: str | None = None
+    """Id of the guardrail that stopped the action, if one did."""
+    tokens: Tokens | None = None
+
+
+class Ending(StrEnum):
+    """How an episode ended."""
+
+    SOLVED = "solved"
+    FAILED = "failed"
+    STEP_LIMIT = "step_limit"
+    STALLED = "stalled"
+    """Too many steps in a row without progress."""
+    POLICY_ERROR = "policy_error"
+    ENVIRONMENT_ERROR = "environment_error"
+
+
+class Shown(Frozen):
+    """An experience as it stood in the first message of an episode."""
+
+    id: str
+    version: int
+    text: str
+
+
+class Trajectory(Frozen):
+    """A task's steps and outcome: what memory, training and evaluation all read."""
+
+    version: Literal[1] = TRAJECTORY_VERSION
+    id: str = Field(default_factory=lambda: new_id("trj"))
+    task: Task
+    goal: str
+    system: str
+    """The system message: what the environment is and which actions it takes."""
+    policy: str
+    """Label of the policy that acted, e.g. ``expert/miniwob (scripted)`` or ``student@3``."""
+    memory: bool
+    """Whether experiences could be shown and guardrails enforced."""
+    shown: tuple[Shown, ...] = ()
+    steps: tuple[Step, ...] = ()
+    reward: float = 0.0
+    ending: Ending
+    error: str = ""
+    created: datetime = Field(default_factory=now)
+    seconds: float = 0.0
+
+    @property
+    def success(self) -> bool:
+        """The environment's own programmatic check; a judge never overrules it."""
+        return self.ending is Ending.SOLVED
+
+    @property
+    def first_observation(self) -> str:
+        return self.steps[0].observation if self.steps else ""
+
+
+class Verdict(Frozen):
+    """A judge's decision on a trajectory, made from the transcript alone."""
+
+    trajectory: str
+    judge: str
+    successful: bool
+    reason: str
+    cited: tuple[int, ...] = ()
+    """Indices of the steps that the decision rests on."""
+
+
+# -- experience ---------------------------------------------------------------------------------
+
+
+class Sticker(Frozen):
+    """The situation as atomic conditions and the question restated (after Sticker-TTS, 2509.05007)."""
+
+    kind: Literal["sticker"] = "sticker"
+    conditions: tuple[str, ...] = Field(min_length=1)
+    question: str
+
+
+class Skill(Frozen):
+    """What worked (after Steve-Evolving, 2603.13131)."""
+
+    kind: Literal["skill"] = "skill"
+    preconditions: tuple[str, ...]
+    procedure: tuple[str, ...] = Field(min_length=1)
+    """Resolved actions with slots instead of literals, e.g. ``fill(textbox 'Username', "{goal}")``."""
+    verification: tuple[str, ...]
+
+
+class Guardrail(Frozen):
+    """What must not be repeated; checked in code before an action runs (agents.guard)."""
+
+    kind: Literal["guardrail"] = "guardrail"
+    trigger: tuple[str, ...]
+    """Line patterns; each must match some line of the observation for the rule to apply."""
+    root_cause: str
+    forbidden: str
+    """Pattern over the action's meaning, in the same language as ``trigger``."""
+    remedy: str
+
+
+Content = Annotated[Sticker | Skill | Guardrail, Field(discriminator="kind")]
+Kind = Literal["sticker", "skill", "guardrail"]
+
+
+class Source(Frozen):
+    """Where an experience comes from: a trajectory and the steps in it."""
+
+    trajectory: str
+    task: str
+    steps: tuple[int, ...] = ()
+
+
+class Status(StrEnum):
+    """Only ``active`` experiences are shown and enforced."""
+
+    CANDIDATE = "candidate"
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
+class Experience(Frozen):
+    """A sticker, skill or guardrail with its provenance. A change makes a new version."""
+
+    id: str = Field(default_factory=lambda: new_id("exp"))
+    version: int = 1
+    environment: str
+    family: str
+    goal: str
+    """The goal it was drawn from, with slots instead of literals; what search embeds first."""
+    content: Content
+    sources: tuple[Source, ...] = Field(min_length=1)
+    status: Status = Status.CANDIDATE
+    author: str
+    """Label of the distiller that wrote it."""
+    verbatim: str = ""
+    """One exact detail from the source, for keyword search."""
+    created: datetime = Field(default_factory=now)
+
+    @property
+    def kind(self) -> Kind:
+        return self.content.kind
+
+
+# -- policies -----------------------------------------------------------------------------------
+
+
+class Message(Frozen):
+    """One chat message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a policy sees of one episode when it is asked to act: the conversation so far."""
+
+    key: str
+    """Names the episode; a later context with the same key extends an earlier one."""
+    messages: tuple[Message, ...]
+    seed: int
+    """Seed for this episode's sampling, so that a result does not depend on its batch."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A policy's answer to one context."""
+
+    text: str
+    tokens: Tokens | None = None
+    error: str = ""
+    """Why there is no answer (the provider failed for good); ends the episode as data."""
+
+
+class Policy(Protocol):
+    """Anything that answers a batch of contexts with a batch of replies."""
+
+    @property
+    def label(self) -> str:
+        """What to call it wherever results are shown; scripted policies say so."""
+        ...
+
+    def act(self, contexts: Sequence[Context]) -> list[Reply]:
+        """One reply per context, in order."""
+        ...
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Drop whatever is cached for these episodes; they are over."""
+        ...

@@ -1,0 +1,161 @@
+"""The environment protocol: Gymnasium's `Env` over text, with tasks, meanings and diagnoses."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium
+
+from ..calls import Call, CallError, parse_call
+from ..errors import TutelageError
+from ..registry import resolve
+from ..types import Cause, Diagnosis, Split, Task
+
+BUILTIN = {
+    "miniwob": "tutelage.environments.miniwob:MiniWoB",
+    "toy": "tutelage.environments.toy:Toy",
+}
+ENTRY_POINTS = "tutelage.environments"
+SEEDS_PER_SPLIT = 1_000_000
+
+
+class TargetError(CallError):
+    """The action names something that the observation does not show."""
+
+
+class ActionRefused(TutelageError):
+    """The action is well-formed but could not be carried out; the message is for the agent."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an action led to. `terminated` with a reward above 0 means solved."""
+
+    observation: str
+    reward: float = 0.0
+    terminated: bool = False
+
+
+class Environment(gymnasium.Env[str, str]):
+    """One episode at a time; instances are independent and may run in threads of their own.
+
+    A subclass names itself (`name`, `system`), lists its task `families`, and implements `start` and
+    `act`; it never diagnoses by itself. The same task gives the same episode.
+    """
+
+    name: ClassVar[str]
+    system: ClassVar[str]
+    """System message: what this environment is and which actions it takes."""
+
+    task: Task
+    observation: str = ""
+
+    @classmethod
+    @abstractmethod
+    def families(cls) -> tuple[str, ...]:
+        """All task families, sorted."""
+
+    @classmethod
+    def tasks(cls, split: Split, families: Sequence[str] = (), *, count: int = 1, start: int = 0) -> list[Task]:
+        """`count` tasks of each family from seed index `start` on; the splits' seeds are disjoint."""
+        offset = list(Split).index(split) * SEEDS_PER_SPLIT + start
+        return [
+            Task(environment=cls.name, family=family, seed=offset + index, split=split)
+            for family in families or cls.families()
+            for index in range(count)
+        ]
+
+    @abstractmethod
+    def start(self, task: Task) -> tuple[str, str]:
+        """Begin the task; returns goal and first observation.
+
+        Raises:
+            EnvironmentBroken: the environment itself failed.
+        """
+
+    @abstractmethod
+    def act(self, call: Call) -> Outcome:
+        """Carry out one well-formed call.
+
+        Raises:
+            CallError: no such action, or wrong arguments.
+            TargetError: the target is not in the observation.
+            ActionRefused: it could not be carried out.
+            EnvironmentBroken: the environment itself failed.
+        """
+
+    @classmethod
+    def meaning(cls, action: str, observation: str) -> str:
+        """`action` with its references replaced by what `observation` shows there, e.g.
+        ``click(button 'Submit')``; the empty string where it is not well-formed. Text only, so that
+        guardrails can be checked before anything runs and skills can be read without the page."""
+        try:
+            return str(parse_call(action))
+        except CallError:
+            return ""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Begin an episode; `options` holds ``{"task": Task}`` or ``{"family": name}`` beside `seed`.
+
+        Returns:
+            The first observation and ``{"goal": str}``.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        family = options.get("family") or self.families()[0]
+        self.task = options.get("task") or self.tasks(Split.TRAIN, [family], start=seed or 0)[0]
+        self._visited: set[tuple[str, str]] = set()
+        goal, self.observation = self.start(self.task)
+        return self.observation, {"goal": goal}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Take one action, well-formed or not.
+
+        Returns:
+            Observation, reward, terminated, truncated (always False; the runner limits steps) and
+            ``{"diagnosis": Diagnosis}``.
+
+        Raises:
+            EnvironmentBroken: the environment itself failed.
+        """
+        before = self.observation
+        try:
+            outcome = self.act(parse_call(action))
+        except TargetError as error:
+            outcome, problem = Outcome(before), Diagnosis(cause=Cause.UNKNOWN_TARGET, evidence=str(error))
+        except CallError as error:
+            outcome, problem = Outcome(before), Diagnosis(cause=Cause.INVALID_ACTION, evidence=str(error))
+        except ActionRefused as error:
+            outcome, problem = Outcome(before), Diagnosis(cause=Cause.ACTION_FAILED, evidence=str(error))
+        else:
+            problem = None
+        self.observation = outcome.observation
+        diagnosis = problem or self.diagnose(before, action, outcome)
+        return outcome.observation, outcome.reward, outcome.terminated, False, {"diagnosis": diagnosis}
+
+    def diagnose(self, before: str, action: str, outcome: Outcome) -> Diagnosis:
+        """The enumerated cause and the difference in lines between the two observations."""
+        old, new = before.splitlines(), outcome.observation.splitlines()
+        added = tuple(line.strip() for line in new if line not in old)
+        removed = tuple(line.strip() for line in old if line not in new)
+        if outcome.terminated:
+            cause = Cause.SOLVED if outcome.reward > 0 else Cause.WRONG_END
+            evidence = "" if outcome.reward > 0 else "The task ended and was not accepted."
+        elif (before, action) in self._visited:
+            cause, evidence = Cause.REPEATED, "You did this before in the same situation; do something else."
+        elif not added and not removed:
+            cause, evidence = Cause.NO_EFFECT, "Nothing changed."
+        else:
+            cause, evidence = Cause.PROGRESS, ""
+        self._visited.add((before, action))
+        return Diagnosis(cause=cause, evidence=evidence, added=added, removed=removed)
+
+
+def environment_class(name: str) -> type[Environment]:
+    """The environment class that `name` stands for.
+
+    Raises:
+        UnknownName: listing what exists.
+    """
+    return resolve(name, BUILTIN, what="environment", group=ENTRY_POINTS)

@@ -1,0 +1,1 @@
+"""Memory: the experience store over the record, its Chroma index and search."""

@@ -1,0 +1,1 @@
+"""Training: student weights, samples, one file per stage."""

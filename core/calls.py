@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import TutelageError
+from tutelage.errors import TutelageError
 
 MAX_LENGTH = 4000
 """Characters; anything longer is not an action but a text."""

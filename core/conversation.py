@@ -7,7 +7,7 @@ changes, so what is trained on is what was sampled and a cached prefix stays val
 
 from collections.abc import Sequence
 
-from .types import Message, Shown, Step, Trajectory
+from tutelage.types import Message, Shown, Step, Trajectory
 
 
 def split_reply(text: str) -> tuple[str, str]:

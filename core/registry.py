@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from .errors import UnknownName
+from tutelage.errors import UnknownName
 
 
 def resolve(name: str, builtin: Mapping[str, str], *, what: str, group: str | None = None) -> Any:

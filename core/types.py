@@ -275,6 +275,92 @@ class Experience(Frozen):
         return self.content.kind
 
 
+class Recall(Frozen):
+    """What memory has to say about one task: texts for the prompt and rules for the code."""
+
+    shown: tuple[Shown, ...] = ()
+    guardrails: tuple[Experience, ...] = ()
+
+
+class Recaller(Protocol):
+    """Memory as an acting agent sees it."""
+
+    def recall(self, task: Task, goal: str, observation: str) -> Recall:
+        """Experiences for this situation; never one that was drawn from this very task."""
+        ...
+
+
+# -- students and their measurement -------------------------------------------------------------
+
+
+class Student(Frozen):
+    """One immutable version of the local model, with its lineage."""
+
+    id: str = Field(default_factory=lambda: new_id("stu"))
+    number: int
+    """Counts up within a workspace; 0 is the base student."""
+    stage: str
+    """``base``, or the stage that made it."""
+    cycle: int
+    parent: str | None = None
+    weights: str
+    """Folder (relative to the workspace) or name that `training.weights.load` takes."""
+    digest: str = ""
+    """SHA-256 of the saved weights."""
+    trajectories: tuple[str, ...] = ()
+    """Ids of the trajectories it was trained on."""
+    experiences: tuple[str, ...] = ()
+    """Ids of the experiences that took part in its training."""
+    settings: dict[str, object] = {}
+    """The stage's configuration."""
+    created: datetime = Field(default_factory=now)
+
+    @property
+    def label(self) -> str:
+        return f"student@{self.number}"
+
+
+class Rate(Frozen):
+    """A success rate with its Wilson interval."""
+
+    successes: int
+    episodes: int
+    low: float
+    high: float
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes if self.episodes else 0.0
+
+
+class Comparison(Frozen):
+    """Paired difference of two arms over the same tasks."""
+
+    pairs: int
+    gain: float
+    low: float
+    high: float
+    """Paired bootstrap interval of ``gain``."""
+    won: int
+    lost: int
+    """Tasks only the new (old) arm solved."""
+    p_value: float
+    """Exact McNemar test."""
+
+
+class Arm(Frozen):
+    """One measured condition: a student, memory on or off, a split."""
+
+    student: str
+    memory: bool
+    split: Split
+    rate: Rate
+    by_family: dict[str, Rate] = {}
+    trajectories: tuple[str, ...]
+    excluded: int = 0
+    """Held-out episodes whose goal and first observation occurred in training; not counted."""
+
+
 # -- policies -----------------------------------------------------------------------------------
 
 

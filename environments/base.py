@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import gymnasium
 
-from ..calls import Call, CallError, parse_call
-from ..errors import TutelageError
-from ..registry import resolve
-from ..types import Cause, Diagnosis, Split, Task
+from tutelage.calls import Call, CallError, parse_call
+from tutelage.errors import TutelageError
+from tutelage.registry import resolve
+from tutelage.types import Cause, Diagnosis, Split, Task
 
 BUILTIN = {
     "miniwob": "tutelage.environments.miniwob:MiniWoB",

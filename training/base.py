@@ -1,0 +1,98 @@
+"""What a training stage is given and what it hands back; stages are siblings behind one call."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tutelage.config import Config, StageConfig
+from tutelage.environments.base import Environment
+from tutelage.registry import resolve
+from tutelage.types import Experience, Recaller, Student, Task, Trajectory
+
+if TYPE_CHECKING:
+    from tutelage.record import Record
+
+STAGES = {
+    "sft": "tutelage.training.sft:run",
+    "grpo": "tutelage.training.grpo:run",
+    "sdpo": "tutelage.training.sdpo:run",
+}
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, how much of it is done, and how much there is."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Everything a stage may use. A stage writes below `folder` and `checkpoints` and nowhere else."""
+
+    record: "Record"
+    workspace: Path
+    config: Config
+    cycle: int
+    student: Student
+    """The student it starts from."""
+    number: int
+    """The number of the student it makes."""
+    tasks: Sequence[Task]
+    """Tasks of the train split, for rollouts."""
+    trajectories: Sequence[Trajectory]
+    """Accepted trajectories of the train split."""
+    experiences: Sequence[Experience] = ()
+    make_environment: Callable[[], Environment] | None = None
+    memory: Recaller | None = None
+    seed: int = 0
+    progress: Progress = field(default=no_progress)
+
+    @property
+    def folder(self) -> Path:
+        """Where the new weights go; it exists only once they are complete."""
+        return self.workspace / "students" / str(self.number)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where a stage keeps what it needs to continue after a kill."""
+        return self.workspace / "students" / f"{self.number}.checkpoints"
+
+    @property
+    def start(self) -> str:
+        """The starting weights as `training.weights.load` takes them."""
+        return weights_of(self.student, self.workspace)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage: the saved weights and what went into them."""
+
+    folder: Path
+    digest: str
+    """SHA-256 of the weights, from `training.weights.save`."""
+    trajectories: tuple[str, ...]
+    """Ids of the trajectories trained on."""
+    experiences: tuple[str, ...] = ()
+    """Ids of the experiences that took part."""
+    metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    """Optimiser step and its figures, in order."""
+
+
+def weights_of(student: Student, workspace: Path) -> str:
+    """A student's weights as `training.weights.load` takes them: its folder, or the name of base weights."""
+    folder = workspace / student.weights
+    return str(folder) if folder.is_dir() else student.weights
+
+
+def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
+    """Run one stage to its end, continuing from its last checkpoint if there is one.
+
+    Raises:
+        UnknownName: no such stage.
+        MissingPart: something the stage needs is not installed.
+    """
+    name = str(getattr(stage, "type", ""))
+    run: Callable[[StageConfig, StageContext], StageResult] = resolve(name, STAGES, what="stage")
+    return run(stage, context)

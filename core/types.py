@@ -340,12 +340,16 @@ class Comparison(Frozen):
     gain: float
     low: float
     high: float
-    """Paired bootstrap interval of ``gain``."""
+    """Interval of ``gain``."""
     won: int
     lost: int
     """Tasks only the new (old) arm solved."""
     p_value: float
     """Exact McNemar test."""
+    method: Literal["paired bootstrap", "Tango score"] = "paired bootstrap"
+    """How the interval was made; the score interval stands in where resampling cannot vary (`tutelage.stats`)."""
+    excluded: int = 0
+    """Tasks left out because one arm does not count them or their environment broke in either arm."""
 
 
 class Arm(Frozen):
@@ -359,6 +363,8 @@ class Arm(Frozen):
     trajectories: tuple[str, ...]
     excluded: int = 0
     """Held-out episodes whose goal and first observation occurred in training; not counted."""
+    broken: int = 0
+    """Episodes among ``trajectories`` whose environment broke; not counted in the rates."""
 
 
 # -- policies -----------------------------------------------------------------------------------

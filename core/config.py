@@ -64,6 +64,8 @@ class CollectConfig(Section):
     """Probability that a step of a mistaken episode is corrupted."""
     explored: int = Field(2, ge=0)
     """By the current student without memory."""
+    guarded: int = Field(2, ge=0)
+    """By the teacher with injected mistakes after extraction, each once without and once with the guardrails."""
 
 
 class MemoryConfig(Section):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import gymnasium
 
 from tutelage.calls import Call, CallError, parse_call
-from tutelage.errors import TutelageError
+from tutelage.errors import ConfigError, TutelageError
 from tutelage.registry import resolve
 from tutelage.types import Cause, Diagnosis, Split, Task
 
@@ -57,8 +57,16 @@ class Environment(gymnasium.Env[str, str]):
         """All task families, sorted."""
 
     @classmethod
+    def for_evaluation(cls, **settings: Any) -> "Environment":
+        """An instance that carries nothing over from one episode to the next; override where the
+        ordinary one reuses anything."""
+        return cls(**settings)
+
+    @classmethod
     def tasks(cls, split: Split, families: Sequence[str] = (), *, count: int = 1, start: int = 0) -> list[Task]:
         """`count` tasks of each family from seed index `start` on; the splits' seeds are disjoint."""
+        if not 0 <= start <= start + count <= SEEDS_PER_SPLIT:
+            raise ConfigError(f"a split has {SEEDS_PER_SPLIT} seeds per family; {start} to {start + count} do not fit")
         offset = list(Split).index(split) * SEEDS_PER_SPLIT + start
         return [
             Task(environment=cls.name, family=family, seed=offset + index, split=split)

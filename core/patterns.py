@@ -1,0 +1,151 @@
+"""The small pattern language of guardrails and skills, and goals with slots instead of literals.
+
+A pattern is literal text in which ``*`` stands for anything (also nothing), ``{goal}`` for a text that
+occurs in the goal (case-sensitive, whole words) and ``{other}`` for one that does not. It covers the
+whole text. Slots never reach across a double quote, so ``"{goal}"`` is one quoted name. Patterns come
+from models and pages: they are matched position by position, never handed to a regex engine, so that
+the cost is bounded by the limits below whatever they say.
+"""
+
+import json
+import re
+from functools import lru_cache
+from itertools import pairwise
+
+MAX_PATTERN = 400
+MAX_WILDCARDS = 16
+MAX_TEXT = 1000
+"""Characters; a longer text matches nothing."""
+
+GOAL, OTHER, ANY = "{goal}", "{other}", "*"
+
+_TOKEN = re.compile(r"\{goal\}|\{other\}|\*")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_SLOTS = re.compile(
+    r""""(?P<text>[^"]+)"
+    |(?<=\bSelect\ )(?:words\ similar\ to\ )?(?P<list>\S.*?)(?=\ and\ (?:click|press|hit)\b|\ (?:from|in|as)\ |\.?$)
+    |(?P<date>\b\d{1,4}[/-]\d{1,2}[/-]\d{1,4}\b)
+    |(?P<time>\b\d{1,2}:\d{2}(?:\s?[AP]M)?\b)
+    |(?P<number>(?<!\w)[-$]?\d+(?:[.,]\d+)*(?:st|nd|rd|th)?(?!\w))
+    |(?P<name>(?<=[a-z,]\ )(?!(?:Submit|Search|Login|Cancel|OK|Close|Tab|Enter|Next|Book|Order)\b)
+        [A-Z][\w'-]*(?:\ [A-Z][\w'-]*)*)""",
+    re.VERBOSE,
+)
+
+
+@lru_cache(maxsize=4096)
+def _tokens(pattern: str) -> tuple[str, ...]:
+    """The pattern cut into literals and wildcards; empty literals left out."""
+    tokens, at = [], 0
+    for match in _TOKEN.finditer(pattern):
+        tokens += [pattern[at : match.start()], match.group()]
+        at = match.end()
+    return tuple(token for token in [*tokens, pattern[at:]] if token)
+
+
+@lru_cache(maxsize=4096)
+def problem(pattern: str) -> str:
+    """Why `pattern` is not usable, in one sentence; empty if it is. An unusable one matches nothing."""
+    tokens = _tokens(pattern)
+    wild = [token in (GOAL, OTHER, ANY) for token in tokens]
+    if not pattern.strip():
+        return "the pattern is empty"
+    if len(pattern) > MAX_PATTERN:
+        return f"the pattern has {len(pattern)} characters; the limit is {MAX_PATTERN}"
+    if sum(wild) > MAX_WILDCARDS:
+        return f"the pattern has {sum(wild)} wildcards; the limit is {MAX_WILDCARDS}"
+    if any(a and b for a, b in pairwise(wild)):
+        return "two wildcards stand side by side; put literal text such as a quote between them"
+    return ""
+
+
+def occurs(text: str, goal: str) -> bool:
+    """Whether `text` stands in `goal` as whole words, as it is or with its JSON escapes read."""
+    return any(_stands(form, goal) for form in {text, _unescape(text)} if form.strip())
+
+
+def matches(pattern: str, text: str, goal: str) -> bool:
+    """Whether the whole of `text` fits `pattern`; never raises."""
+    if problem(pattern) or len(text) > MAX_TEXT:
+        return False
+    tokens = _tokens(pattern)
+    if any(token not in text for token in tokens if token not in (GOAL, OTHER, ANY)):
+        return False
+    reached = {0}
+    for index, token in enumerate(tokens):
+        following = tokens[index + 1] if index + 1 < len(tokens) else None
+        if token == ANY:
+            reached = set(range(min(reached), len(text) + 1))
+        elif token in (GOAL, OTHER):
+            reached = _after_slot(text, reached, following, goal, wanted=token == GOAL)
+        else:
+            reached = {at + len(token) for at in reached if text.startswith(token, at)}
+        if not reached:
+            return False
+    return len(text) in reached
+
+
+def generalise(text: str, goal: str) -> str:
+    """`text` with each quoted literal that the goal names as a value replaced by ``{goal}``.
+
+    Words of the goal's fixed wording (``… and click Submit``) are no values and stay.
+    """
+    fixed = _SLOTS.sub(lambda match: _fill(match, "\n"), goal)
+
+    def slot(match: re.Match[str]) -> str:
+        literal = match.group(1)
+        return f'"{GOAL}"' if occurs(literal, goal) and not occurs(literal, fixed) else match.group()
+
+    return _QUOTED.sub(slot, text)
+
+
+def goal_template(goal: str) -> str:
+    """`goal` with ``{text}``, ``{list}``, ``{date}``, ``{time}``, ``{number}`` and ``{name}`` instead of literals."""
+    return _SLOTS.sub(lambda match: _fill(match, "{" + str(match.lastgroup) + "}"), goal)
+
+
+def goal_values(goal: str) -> tuple[tuple[str, str], ...]:
+    """The literals that `goal_template` replaces: (slot name, value), in order."""
+    return tuple((str(match.lastgroup), match[str(match.lastgroup)]) for match in _SLOTS.finditer(goal))
+
+
+def _fill(match: re.Match[str], filler: str) -> str:
+    """The matched text with the value in it replaced; quotes and lead-in stay."""
+    start, end = (at - match.start() for at in match.span(str(match.lastgroup)))
+    return match[0][:start] + filler + match[0][end:]
+
+
+def _after_slot(text: str, starts: set[int], following: str | None, goal: str, *, wanted: bool) -> set[int]:
+    """Positions at which a slot that begins at one of `starts` may end."""
+    ends = set()
+    for start in starts:
+        end = start
+        while end < len(text) and text[end] != '"':
+            end = min(end + (2 if text[end] == "\\" else 1), len(text))
+            ready = end == len(text) if following is None else text.startswith(following, end)
+            if ready and end not in ends and text[start:end].strip() and occurs(text[start:end], goal) is wanted:
+                ends.add(end)
+    return ends
+
+
+def _stands(text: str, goal: str) -> bool:
+    at = goal.find(text)
+    while at >= 0:
+        before, after = goal[at - 1 : at], goal[at + len(text) : at + len(text) + 1]
+        if not (_wordy(before) and _wordy(text[0])) and not (_wordy(after) and _wordy(text[-1])):
+            return True
+        at = goal.find(text, at + 1)
+    return False
+
+
+def _wordy(character: str) -> bool:
+    return character.isalnum() or character == "_"
+
+
+def _unescape(text: str) -> str:
+    if "\\" not in text:
+        return text
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:
+        return text

@@ -19,7 +19,8 @@ TRAJECTORY_VERSION = 1
 class Frozen(BaseModel):
     """Base of every immutable record; unknown fields are refused rather than dropped."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Numbers that JSON lacks (a log-probability of -inf) go through as strings, so nothing is lost.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 def new_id(prefix: str) -> str:

@@ -1,0 +1,435 @@
+"""The record: one SQL database per workspace with everything that happened; all else can be rebuilt from it.
+
+Rows are only ever added. Each add is idempotent and one transaction of its own, unless it happens
+inside ``with record.transaction():``, which makes several of them one.
+"""
+
+import json
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table, func, insert, inspect, select
+from sqlalchemy.exc import DBAPIError
+
+from tutelage.errors import RecordError
+from tutelage.fingerprint import fingerprint
+from tutelage.record_tables import (
+    DOCUMENTS,
+    EXPERIENCE_SOURCES,
+    EXPERIENCES,
+    META,
+    METADATA,
+    METRICS,
+    PROMOTIONS,
+    SCHEMA_VERSION,
+    STUDENTS,
+    TRAJECTORIES,
+    VERDICTS,
+    open_engine,
+)
+from tutelage.types import Experience, Kind, Split, Status, Student, Trajectory, Verdict, now
+
+FILE = "record.db"
+
+
+class Record:
+    """Threads share one instance; processes may each open their own. SQLite has one writer at a time."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.name = name
+        self._engine = engine
+        self._writer = engine.execution_options(writes=True)
+        self._lock = threading.RLock()
+        self._local = threading.local()
+
+    @classmethod
+    def open(cls, workspace: Path | str, *, create: bool = True) -> "Record":
+        """Open the record of a workspace folder, or at a database URL; made if there is none and `create`.
+
+        Raises:
+            RecordError: there is none, it is not a record, or another version of Tutelage wrote it.
+        """
+        text = str(workspace)
+        if "://" in text:
+            url, name = text, text
+        else:
+            path = Path(workspace) / FILE
+            if not create and not path.exists():
+                raise RecordError(f"there is no record in {workspace}; `tutelage run` makes one")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            url, name = f"sqlite:///{path}", str(path)
+        record = cls(open_engine(url), name)
+        try:
+            with record.transaction() as connection:
+                _check_schema(connection, name)
+        except DBAPIError as error:
+            record.close()
+            raise RecordError(f"cannot open the record {name}: {error.orig}") from error
+        except RecordError:
+            record.close()
+            raise
+        return record
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """All adds inside happen together or not at all; an inner transaction joins the outer one."""
+        outer: Connection | None = getattr(self._local, "connection", None)
+        if outer is not None:
+            yield outer
+            return
+        with self._lock, self._writer.begin() as connection:
+            self._local.connection = connection
+            try:
+                yield connection
+            finally:
+                self._local.connection = None
+
+    def _rows(self, query: Select[Any]) -> list[Row[Any]]:
+        """Read, inside this thread's transaction if there is one."""
+        outer: Connection | None = getattr(self._local, "connection", None)
+        if outer is not None:
+            return list(outer.execute(query))
+        with self._engine.connect() as connection:
+            return list(connection.execute(query))
+
+    # -- trajectories ---------------------------------------------------------------------------
+
+    def add_trajectory(self, trajectory: Trajectory, *, key: str, cycle: int, arm: str) -> bool:
+        """Keep a trajectory under `key`, its place in the run; False, and nothing written, if `key` is taken."""
+        with self.transaction() as connection:
+            if self.has_key(key):
+                return False
+            connection.execute(
+                insert(TRAJECTORIES).values(
+                    id=trajectory.id,
+                    key=key,
+                    cycle=cycle,
+                    arm=arm,
+                    environment=trajectory.task.environment,
+                    family=trajectory.task.family,
+                    seed=trajectory.task.seed,
+                    split=trajectory.task.split,
+                    policy=trajectory.policy,
+                    memory=trajectory.memory,
+                    success=trajectory.success,
+                    reward=trajectory.reward,
+                    ending=trajectory.ending,
+                    steps=len(trajectory.steps),
+                    created=trajectory.created,
+                    body=trajectory.model_dump_json(),
+                )
+            )
+            return True
+
+    def has_key(self, key: str) -> bool:
+        return bool(self._rows(select(TRAJECTORIES.c.n).where(TRAJECTORIES.c.key == key)))
+
+    def has_trajectory(self, trajectory_id: str) -> bool:
+        return bool(self._rows(select(TRAJECTORIES.c.n).where(TRAJECTORIES.c.id == trajectory_id)))
+
+    def trajectory_by_key(self, key: str) -> Trajectory | None:
+        rows = self._rows(select(TRAJECTORIES.c.body).where(TRAJECTORIES.c.key == key))
+        return Trajectory.model_validate_json(rows[0].body) if rows else None
+
+    def trajectory(self, trajectory_id: str) -> Trajectory:
+        """Raises RecordError if there is none."""
+        rows = self._rows(select(TRAJECTORIES.c.body).where(TRAJECTORIES.c.id == trajectory_id))
+        return Trajectory.model_validate_json(self._one(rows, "trajectory", trajectory_id).body)
+
+    def trajectories(
+        self,
+        *,
+        cycle: int | None = None,
+        arm: str | None = None,
+        environment: str | None = None,
+        family: str | None = None,
+        split: Split | None = None,
+        success: bool | None = None,
+        policy: str | None = None,
+        limit: int | None = None,
+    ) -> list[Trajectory]:
+        """In order of insertion."""
+        wanted = _where(
+            TRAJECTORIES,
+            cycle=cycle,
+            arm=arm,
+            environment=environment,
+            family=family,
+            split=split,
+            success=success,
+            policy=policy,
+        )
+        query = select(TRAJECTORIES.c.body).where(*wanted).order_by(TRAJECTORIES.c.n).limit(limit)
+        return [Trajectory.model_validate_json(row.body) for row in self._rows(query)]
+
+    # -- verdicts -------------------------------------------------------------------------------
+
+    def add_verdict(self, verdict: Verdict) -> bool:
+        """False, and nothing written, if this judge has judged this trajectory.
+
+        Raises:
+            RecordError: there is no such trajectory.
+        """
+        with self.transaction() as connection:
+            same = _where(VERDICTS, trajectory=verdict.trajectory, judge=verdict.judge)
+            if self._rows(select(VERDICTS.c.n).where(*same)):
+                return False
+            if not self.has_trajectory(verdict.trajectory):
+                raise RecordError(f"{self.name} has no trajectory {verdict.trajectory!r} to judge")
+            connection.execute(
+                insert(VERDICTS).values(
+                    trajectory=verdict.trajectory,
+                    judge=verdict.judge,
+                    successful=verdict.successful,
+                    body=verdict.model_dump_json(),
+                )
+            )
+            return True
+
+    def verdict(self, trajectory_id: str) -> Verdict | None:
+        """The newest verdict on a trajectory."""
+        mine = VERDICTS.c.trajectory == trajectory_id
+        rows = self._rows(select(VERDICTS.c.body).where(mine).order_by(VERDICTS.c.n.desc()).limit(1))
+        return Verdict.model_validate_json(rows[0].body) if rows else None
+
+    def verdicts(self) -> list[Verdict]:
+        rows = self._rows(select(VERDICTS.c.body).order_by(VERDICTS.c.n))
+        return [Verdict.model_validate_json(row.body) for row in rows]
+
+    # -- experiences ----------------------------------------------------------------------------
+
+    def save_experience(self, experience: Experience) -> bool:
+        """Add one version; False if exactly this is there already.
+
+        Raises:
+            RecordError: this version exists with other content, or versions would be skipped.
+        """
+        body = experience.model_dump_json()
+        with self.transaction() as connection:
+            versions = {version.version: version for version in self.history(experience.id)}
+            if experience.version in versions:
+                if versions[experience.version] == experience:
+                    return False
+                raise RecordError(
+                    f"experience {experience.id} version {experience.version} exists and differs; add a new version"
+                )
+            if experience.version != len(versions) + 1:
+                raise RecordError(
+                    f"experience {experience.id} has {len(versions)} versions; the next is "
+                    f"{len(versions) + 1}, not {experience.version}"
+                )
+            connection.execute(
+                insert(EXPERIENCES).values(
+                    id=experience.id,
+                    version=experience.version,
+                    kind=experience.kind,
+                    environment=experience.environment,
+                    family=experience.family,
+                    status=experience.status,
+                    created=experience.created,
+                    body=body,
+                )
+            )
+            mine = {"experience_id": experience.id, "version": experience.version}
+            sources = [
+                {**mine, "trajectory": source.trajectory, "task": source.task, "step": step}
+                for source in experience.sources
+                for step in source.steps or (None,)
+            ]
+            connection.execute(insert(EXPERIENCE_SOURCES), sources)
+            return True
+
+    def experience(self, experience_id: str, version: int | None = None) -> Experience:
+        """One version, the newest by default. Raises RecordError if there is none."""
+        wanted = _where(EXPERIENCES, id=experience_id, version=version)
+        rows = self._rows(select(EXPERIENCES.c.body).where(*wanted).order_by(EXPERIENCES.c.version.desc()).limit(1))
+        what = "experience" if version is None else f"version {version} of experience"
+        return Experience.model_validate_json(self._one(rows, what, experience_id).body)
+
+    def experiences(
+        self,
+        *,
+        kind: Kind | None = None,
+        environment: str | None = None,
+        family: str | None = None,
+        status: Status | str | None = None,
+        source: str | None = None,
+    ) -> list[Experience]:
+        """Newest versions, in the order in which the experiences were first added.
+
+        `source` asks for those drawn from this trajectory.
+        """
+        newest = (
+            select(
+                EXPERIENCES.c.id,
+                func.max(EXPERIENCES.c.version).label("version"),
+                func.min(EXPERIENCES.c.n).label("first"),
+            )
+            .group_by(EXPERIENCES.c.id)
+            .subquery()
+        )
+        wanted = _where(EXPERIENCES, kind=kind, environment=environment, family=family, status=status)
+        if source is not None:
+            drawn = select(EXPERIENCE_SOURCES.c.experience_id).where(EXPERIENCE_SOURCES.c.trajectory == source)
+            wanted.append(EXPERIENCES.c.id.in_(drawn))
+        query = (
+            select(EXPERIENCES.c.body)
+            .join(newest, (EXPERIENCES.c.id == newest.c.id) & (EXPERIENCES.c.version == newest.c.version))
+            .where(*wanted)
+            .order_by(newest.c.first)
+        )
+        return [Experience.model_validate_json(row.body) for row in self._rows(query)]
+
+    def history(self, experience_id: str) -> list[Experience]:
+        """All versions, oldest first; empty if there is no such experience."""
+        mine = EXPERIENCES.c.id == experience_id
+        rows = self._rows(select(EXPERIENCES.c.body).where(mine).order_by(EXPERIENCES.c.version))
+        return [Experience.model_validate_json(row.body) for row in rows]
+
+    # -- students -------------------------------------------------------------------------------
+
+    def add_student(self, student: Student) -> bool:
+        """False if exactly this student is there already.
+
+        Raises:
+            RecordError: its id or number is taken by another; students never change.
+        """
+        with self.transaction() as connection:
+            taken = (STUDENTS.c.id == student.id) | (STUDENTS.c.number == student.number)
+            rows = self._rows(select(STUDENTS.c.body).where(taken))
+            if [Student.model_validate_json(row.body) for row in rows] == [student]:
+                return False
+            if rows:
+                raise RecordError(f"{student.label} ({student.id}) exists and differs; students never change")
+            connection.execute(
+                insert(STUDENTS).values(
+                    id=student.id, number=student.number, label=student.label, body=student.model_dump_json()
+                )
+            )
+            return True
+
+    def student(self, id_or_label: str) -> Student:
+        """Raises RecordError if there is none."""
+        mine = (STUDENTS.c.id == id_or_label) | (STUDENTS.c.label == id_or_label)
+        rows = self._rows(select(STUDENTS.c.body).where(mine))
+        return Student.model_validate_json(self._one(rows, "student", id_or_label).body)
+
+    def students(self) -> list[Student]:
+        """By number."""
+        rows = self._rows(select(STUDENTS.c.body).order_by(STUDENTS.c.number))
+        return [Student.model_validate_json(row.body) for row in rows]
+
+    def promote(self, student_id: str, *, reason: str, evidence: dict[str, Any]) -> bool:
+        """Append a promotion; False if the last one says exactly this.
+
+        Raises:
+            RecordError: there is no such student.
+        """
+        with self.transaction() as connection:
+            self.student(student_id)
+            entry = {"student": student_id, "reason": reason, "evidence": json.loads(json.dumps(evidence))}
+            last = self.promotions()[-1:]
+            if last and {name: last[0][name] for name in entry} == entry:
+                return False
+            values = {**entry, "evidence": json.dumps(evidence), "created": now()}
+            connection.execute(insert(PROMOTIONS).values(values))
+            return True
+
+    def promoted(self) -> Student | None:
+        """The student that was promoted last."""
+        rows = self._rows(select(PROMOTIONS.c.student).order_by(PROMOTIONS.c.n.desc()).limit(1))
+        return self.student(rows[0].student) if rows else None
+
+    def promotions(self) -> list[dict[str, Any]]:
+        """``student``, ``reason``, ``evidence`` and ``created`` of each, oldest first."""
+        query = select(PROMOTIONS.c["student", "reason", "evidence", "created"]).order_by(PROMOTIONS.c.n)
+        return [{**row._mapping, "evidence": json.loads(row.evidence)} for row in self._rows(query)]
+
+    # -- numbers and documents ------------------------------------------------------------------
+
+    def add_metrics(self, run: str, step: int, values: dict[str, float]) -> None:
+        """Keep the values of one step; a name that this step of the run has already stays as it is."""
+        with self.transaction() as connection:
+            known = {row.name for row in self._rows(select(METRICS.c.name).where(*_where(METRICS, run=run, step=step)))}
+            fresh = [
+                {"run": run, "step": step, "name": name, "value": None if value != value else float(value)}
+                for name, value in values.items()
+                if name not in known
+            ]
+            if fresh:
+                connection.execute(insert(METRICS), fresh)
+
+    def metrics(self, run: str | None = None) -> list[dict[str, Any]]:
+        """``run``, ``step``, ``name`` and ``value`` of each, in order of insertion."""
+        query = select(METRICS.c["run", "step", "name", "value"]).where(*_where(METRICS, run=run)).order_by(METRICS.c.n)
+        rows = [dict(row._mapping) for row in self._rows(query)]
+        return [{**row, "value": float("nan")} if row["value"] is None else row for row in rows]
+
+    def put(self, kind: str, key: str, body: dict[str, Any]) -> bool:
+        """Keep a small JSON document; a change appends a version, the same again writes nothing (False)."""
+        text = json.dumps(body, sort_keys=True)
+        with self.transaction() as connection:
+            last = self._rows(_newest_document(kind, key))
+            if last and last[0].body == text:
+                return False
+            version = last[0].version + 1 if last else 1
+            connection.execute(insert(DOCUMENTS).values(kind=kind, key=key, version=version, created=now(), body=text))
+            return True
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The newest version of a document."""
+        rows = self._rows(_newest_document(kind, key))
+        return json.loads(rows[0].body) if rows else None
+
+    def items(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Newest version of each document of a kind by key, in the order in which the keys were first put."""
+        query = select(DOCUMENTS.c["key", "body"]).where(DOCUMENTS.c.kind == kind).order_by(DOCUMENTS.c.n)
+        return {row.key: json.loads(row.body) for row in self._rows(query)}
+
+    def fingerprint(self, *, without: Collection[str] = ()) -> dict[str, list[dict[str, Any]]]:
+        """Content of all tables but times, with ids replaced by the order in which they first appear.
+
+        Two runs that did the same have equal fingerprints. `without` names kinds of documents to leave out.
+        """
+        tables = {
+            name: [dict(row._mapping) for row in self._rows(select(table).order_by(table.primary_key.columns[0]))]
+            for name, table in METADATA.tables.items()
+        }
+        tables["documents"] = [row for row in tables["documents"] if row["kind"] not in without]
+        return fingerprint(tables)
+
+    def _one(self, rows: list[Row[Any]], what: str, key: str) -> Row[Any]:
+        if not rows:
+            raise RecordError(f"{self.name} has no {what} {key!r}")
+        return rows[0]
+
+
+def _where(table: Table, **wanted: Any) -> list[ColumnElement[bool]]:
+    return [table.c[name] == value for name, value in wanted.items() if value is not None]
+
+
+def _newest_document(kind: str, key: str) -> Select[Any]:
+    mine = _where(DOCUMENTS, kind=kind, key=key)
+    return select(DOCUMENTS.c["version", "body"]).where(*mine).order_by(DOCUMENTS.c.version.desc()).limit(1)
+
+
+def _check_schema(connection: Connection, name: str) -> None:
+    tables = inspect(connection).get_table_names()
+    if not tables:
+        METADATA.create_all(connection)
+        connection.execute(insert(META).values(key="schema_version", value=str(SCHEMA_VERSION)))
+        return
+    if META.name not in tables:
+        raise RecordError(f"{name} is a database, but not a record of Tutelage")
+    version = connection.execute(select(META.c.value).where(META.c.key == "schema_version")).scalar()
+    if version != str(SCHEMA_VERSION):
+        raise RecordError(
+            f"{name} has schema version {version}; this Tutelage reads version {SCHEMA_VERSION}. "
+            "Use the version that wrote it, or another workspace."
+        )

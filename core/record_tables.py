@@ -1,0 +1,161 @@
+"""Tables of the record. Every row is written once; what changes gets a new row with a higher version."""
+
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Engine,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+)
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 60
+"""How long a writer waits for another process's transaction."""
+
+METADATA = MetaData()
+
+
+def _number() -> Column[int]:
+    """Order of insertion."""
+    return Column("n", Integer, primary_key=True, autoincrement=True)
+
+
+META = Table("meta", METADATA, Column("key", String, primary_key=True), Column("value", String, nullable=False))
+
+TRAJECTORIES = Table(
+    "trajectories",
+    METADATA,
+    _number(),
+    Column("id", String, nullable=False, unique=True),
+    Column("key", String, nullable=False, unique=True),
+    Column("cycle", Integer, nullable=False),
+    Column("arm", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("family", String, nullable=False, index=True),
+    Column("seed", Integer, nullable=False),
+    Column("split", String, nullable=False),
+    Column("policy", String, nullable=False),
+    Column("memory", Boolean, nullable=False),
+    Column("success", Boolean, nullable=False),
+    Column("reward", Float),  # empty: not a number
+    Column("ending", String, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+VERDICTS = Table(
+    "verdicts",
+    METADATA,
+    _number(),
+    Column("trajectory", String, ForeignKey("trajectories.id"), nullable=False),
+    Column("judge", String, nullable=False),
+    Column("successful", Boolean, nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("trajectory", "judge"),
+)
+
+EXPERIENCES = Table(
+    "experiences",
+    METADATA,
+    _number(),
+    Column("id", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("family", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("id", "version"),
+)
+
+EXPERIENCE_SOURCES = Table(
+    "experience_sources",
+    METADATA,
+    _number(),
+    Column("experience_id", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("trajectory", String, nullable=False, index=True),
+    Column("task", String, nullable=False, index=True),
+    Column("step", Integer),  # empty: the trajectory as a whole
+    ForeignKeyConstraint(["experience_id", "version"], ["experiences.id", "experiences.version"]),
+)
+
+STUDENTS = Table(
+    "students",
+    METADATA,
+    _number(),
+    Column("id", String, nullable=False, unique=True),
+    Column("number", Integer, nullable=False, unique=True),
+    Column("label", String, nullable=False, unique=True),
+    Column("body", Text, nullable=False),
+)
+
+PROMOTIONS = Table(
+    "promotions",
+    METADATA,
+    _number(),
+    Column("student", String, ForeignKey("students.id"), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+)
+
+METRICS = Table(
+    "metrics",
+    METADATA,
+    _number(),
+    Column("run", String, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("name", String, nullable=False),
+    Column("value", Float),  # empty: not a number
+    UniqueConstraint("run", "step", "name"),
+)
+
+DOCUMENTS = Table(
+    "documents",
+    METADATA,
+    _number(),
+    Column("kind", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("kind", "key", "version"),
+)
+
+
+def open_engine(url: str) -> Engine:
+    """An engine whose transactions survive `kill -9`; on SQLite in WAL mode with every commit synced."""
+    if not url.startswith("sqlite"):
+        return create_engine(url)
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN comes too late; see `_begin`
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        # A writer takes the lock at once: upgrading a read transaction fails without waiting.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

@@ -349,8 +349,8 @@ class Comparison(Frozen):
     """Exact McNemar test."""
     method: Literal["paired bootstrap", "Tango score"] = "paired bootstrap"
     """How the interval was made; the score interval stands in where resampling cannot vary (`tutelage.stats`)."""
-    excluded: int = 0
-    """Tasks left out because one arm does not count them or their environment broke in either arm."""
+    broken: int = 0
+    """Pairs left out because the environment broke in either arm."""
 
 
 class Arm(Frozen):

@@ -51,6 +51,8 @@ class ActConfig(Section):
     """Failed steps in a row after which the turn carries a replanning note."""
     stall_after: int = Field(4, ge=1)
     """Failed steps in a row that end the episode."""
+    step_timeout: float = Field(60.0, gt=0)
+    """Seconds after which an environment that does not answer counts as broken."""
 
 
 class CollectConfig(Section):

@@ -1,0 +1,57 @@
+"""Scripted experts: demonstrators that see only what a language model would see.
+
+`expert_for` gives one callable per environment; it decides by the goal's text and the page, never by
+the family's name, which is not in the prompt.
+"""
+
+from collections.abc import Callable
+
+from tutelage.agents.experts.page import Advice, View
+from tutelage.agents.experts.registry import NoExpert
+from tutelage.calls import CallError, parse_call
+from tutelage.registry import resolve
+
+BUILTIN = {
+    "miniwob": "tutelage.agents.experts.miniwob:advise",
+    "toy": "tutelage.agents.experts.toy:advise",
+}
+
+Expert = Callable[[View], tuple[str, str]]
+"""From what is seen to (thought, action)."""
+
+__all__ = ["Advice", "Expert", "NoExpert", "View", "acceptable", "advise", "expert_for"]
+
+
+def advise(environment: str, view: View) -> Advice:
+    """All actions the expert holds equally good here.
+
+    Raises:
+        UnknownName: no expert for this environment.
+        NoExpert: the expert does not know this goal.
+    """
+    answer: Advice = resolve(environment, BUILTIN, what="scripted expert")(view)
+    return answer
+
+
+def expert_for(environment: str) -> Expert:
+    """The scripted expert of an environment; its answers raise `NoExpert` for a goal it does not know.
+
+    Raises:
+        UnknownName: no expert for this environment.
+    """
+    answer = resolve(environment, BUILTIN, what="scripted expert")
+
+    def expert(view: View) -> tuple[str, str]:
+        advice = answer(view)
+        return advice.thought, advice.actions[0]
+
+    return expert
+
+
+def acceptable(environment: str, view: View, action: str) -> bool:
+    """Whether the expert would also take `action` here, up to choices whose order is free."""
+    try:
+        call = parse_call(action)
+    except CallError:
+        return False
+    return any(parse_call(good) == call for good in advise(environment, view).actions)

@@ -5,98 +5,31 @@ inside ``with record.transaction():``, which makes several of them one.
 """
 
 import json
-import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Collection
+from datetime import UTC
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table, func, insert, inspect, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import ColumnElement, Row, Select, Table, func, insert, select
 
+from tutelage.database import Database
 from tutelage.errors import RecordError
 from tutelage.fingerprint import fingerprint
 from tutelage.record_tables import (
     DOCUMENTS,
     EXPERIENCE_SOURCES,
     EXPERIENCES,
-    META,
     METADATA,
     METRICS,
     PROMOTIONS,
-    SCHEMA_VERSION,
     STUDENTS,
     TRAJECTORIES,
     VERDICTS,
-    open_engine,
 )
 from tutelage.types import Experience, Kind, Split, Status, Student, Trajectory, Verdict, now
 
-FILE = "record.db"
 
-
-class Record:
-    """Threads share one instance; processes may each open their own. SQLite has one writer at a time."""
-
-    def __init__(self, engine: Engine, name: str) -> None:
-        self.name = name
-        self._engine = engine
-        self._writer = engine.execution_options(writes=True)
-        self._lock = threading.RLock()
-        self._local = threading.local()
-
-    @classmethod
-    def open(cls, workspace: Path | str, *, create: bool = True) -> "Record":
-        """Open the record of a workspace folder, or at a database URL; made if there is none and `create`.
-
-        Raises:
-            RecordError: there is none, it is not a record, or another version of Tutelage wrote it.
-        """
-        text = str(workspace)
-        if "://" in text:
-            url, name = text, text
-        else:
-            path = Path(workspace) / FILE
-            if not create and not path.exists():
-                raise RecordError(f"there is no record in {workspace}; `tutelage run` makes one")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            url, name = f"sqlite:///{path}", str(path)
-        record = cls(open_engine(url), name)
-        try:
-            with record.transaction() as connection:
-                _check_schema(connection, name)
-        except DBAPIError as error:
-            record.close()
-            raise RecordError(f"cannot open the record {name}: {error.orig}") from error
-        except RecordError:
-            record.close()
-            raise
-        return record
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """All adds inside happen together or not at all; an inner transaction joins the outer one."""
-        outer: Connection | None = getattr(self._local, "connection", None)
-        if outer is not None:
-            yield outer
-            return
-        with self._lock, self._writer.begin() as connection:
-            self._local.connection = connection
-            try:
-                yield connection
-            finally:
-                self._local.connection = None
-
-    def _rows(self, query: Select[Any]) -> list[Row[Any]]:
-        """Read, inside this thread's transaction if there is one."""
-        outer: Connection | None = getattr(self._local, "connection", None)
-        if outer is not None:
-            return list(outer.execute(query))
-        with self._engine.connect() as connection:
-            return list(connection.execute(query))
+class Record(Database):
+    """What happened in one workspace, as the nouns of `tutelage.types`."""
 
     # -- trajectories ---------------------------------------------------------------------------
 
@@ -349,7 +282,14 @@ class Record:
     def promotions(self) -> list[dict[str, Any]]:
         """``student``, ``reason``, ``evidence`` and ``created`` of each, oldest first."""
         query = select(PROMOTIONS.c["student", "reason", "evidence", "created"]).order_by(PROMOTIONS.c.n)
-        return [{**row._mapping, "evidence": json.loads(row.evidence)} for row in self._rows(query)]
+        return [
+            {
+                **row._mapping,
+                "evidence": json.loads(row.evidence),
+                "created": row.created.replace(tzinfo=UTC),  # SQLite drops the zone
+            }
+            for row in self._rows(query)
+        ]
 
     # -- numbers and documents ------------------------------------------------------------------
 
@@ -417,19 +357,3 @@ def _where(table: Table, **wanted: Any) -> list[ColumnElement[bool]]:
 def _newest_document(kind: str, key: str) -> Select[Any]:
     mine = _where(DOCUMENTS, kind=kind, key=key)
     return select(DOCUMENTS.c["version", "body"]).where(*mine).order_by(DOCUMENTS.c.version.desc()).limit(1)
-
-
-def _check_schema(connection: Connection, name: str) -> None:
-    tables = inspect(connection).get_table_names()
-    if not tables:
-        METADATA.create_all(connection)
-        connection.execute(insert(META).values(key="schema_version", value=str(SCHEMA_VERSION)))
-        return
-    if META.name not in tables:
-        raise RecordError(f"{name} is a database, but not a record of Tutelage")
-    version = connection.execute(select(META.c.value).where(META.c.key == "schema_version")).scalar()
-    if version != str(SCHEMA_VERSION):
-        raise RecordError(
-            f"{name} has schema version {version}; this Tutelage reads version {SCHEMA_VERSION}. "
-            "Use the version that wrote it, or another workspace."
-        )

@@ -1,12 +1,9 @@
 """Tables of the record. Every row is written once; what changes gets a new row with a higher version."""
 
-from typing import Any
-
 from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
-    Engine,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -16,13 +13,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
 )
 
 SCHEMA_VERSION = 1
-BUSY_SECONDS = 60
-"""How long a writer waits for another process's transaction."""
 
 METADATA = MetaData()
 
@@ -136,26 +129,3 @@ DOCUMENTS = Table(
     Column("body", Text, nullable=False),
     UniqueConstraint("kind", "key", "version"),
 )
-
-
-def open_engine(url: str) -> Engine:
-    """An engine whose transactions survive `kill -9`; on SQLite in WAL mode with every commit synced."""
-    if not url.startswith("sqlite"):
-        return create_engine(url)
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # the driver's own BEGIN comes too late; see `_begin`
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        # A writer takes the lock at once: upgrading a read transaction fails without waiting.
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine

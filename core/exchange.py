@@ -1,0 +1,171 @@
+"""Trajectories in and out: lossless JSONL both ways, and ATIF for other tools.
+
+ATIF is the Agent Trajectory Interchange Format (Harbor RFC 0001), written here as version 1.8.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tutelage.calls import CallError, parse_call
+from tutelage.conversation import turn_message
+from tutelage.errors import RecordError
+from tutelage.record import Record
+from tutelage.types import Step, Trajectory
+
+ATIF_VERSION = "ATIF-v1.8"
+
+
+def write_jsonl(trajectories: Iterable[Trajectory], path: Path) -> int:
+    """Write one trajectory per line; the file appears complete or not at all. Returns how many."""
+    lines = [trajectory.model_dump_json() + "\n" for trajectory in trajectories]
+    _write(path, "".join(lines))
+    return len(lines)
+
+
+def read_jsonl(path: Path) -> list[Trajectory]:
+    """Read what `write_jsonl` wrote; empty lines are skipped.
+
+    Raises:
+        RecordError: naming the first line that is not a trajectory and what is wrong with it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path} is not UTF-8 text") from error
+    trajectories: list[Trajectory] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            trajectory = Trajectory.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise RecordError(f"{path}, line {number}: {place + ': ' if place else ''}{first['msg']}") from error
+        if trajectory.id in seen:
+            raise RecordError(f"{path}, line {number}: {trajectory.id} is already on line {seen[trajectory.id]}")
+        seen[trajectory.id] = number
+        trajectories.append(trajectory)
+    return trajectories
+
+
+def import_jsonl(record: Record, path: Path, *, cycle: int = 0, arm: str = "imported") -> int:
+    """Add all trajectories of a file, or none; ones that the record has are passed over. Returns how many were new.
+
+    Raises:
+        RecordError: as `read_jsonl`; the record is as it was.
+    """
+    trajectories = read_jsonl(path)
+    with record.transaction():
+        return sum(
+            record.add_trajectory(trajectory, key=f"{arm}/{trajectory.id}", cycle=cycle, arm=arm)
+            for trajectory in trajectories
+            if not record.has_trajectory(trajectory.id)
+        )
+
+
+def write_atif(trajectories: Iterable[Trajectory], folder: Path) -> list[Path]:
+    """Write one ATIF document per trajectory, named by its id."""
+    paths = []
+    for trajectory in trajectories:
+        path = folder / f"{trajectory.id}.json"
+        _write(path, json.dumps(to_atif(trajectory), ensure_ascii=False, allow_nan=False, indent=1))
+        paths.append(path)
+    return paths
+
+
+def to_atif(trajectory: Trajectory) -> dict[str, Any]:
+    """The trajectory as an ATIF document.
+
+    The observation after each action stands with the agent step that caused it, so only the first
+    observation, and notes where there are some, are user steps.
+    """
+    steps: list[dict[str, Any]] = [{"source": "system", "message": trajectory.system}]
+    context: list[int] = []
+    for index, step in enumerate(trajectory.steps):
+        if index == 0:
+            first = turn_message(step.observation, step.notes, goal=trajectory.goal, shown=trajectory.shown)
+            steps.append({"source": "user", "message": first.content})
+        elif step.notes:
+            steps.append({"source": "user", "message": "\n".join(f"Note: {note}" for note in step.notes)})
+        steps.append(_agent_step(step, index, context))
+    for number, entry in enumerate(steps, start=1):
+        entry["step_id"] = number
+    sampled = sum(len(step.tokens.sampled) for step in trajectory.steps if step.tokens)
+    outcome = {"success": trajectory.success, "reward": _finite(trajectory.reward), "ending": trajectory.ending.value}
+    return {
+        "schema_version": ATIF_VERSION,
+        "trajectory_id": trajectory.id,
+        "agent": {"name": "tutelage", "version": version("tutelage"), "model_name": trajectory.policy},
+        "steps": steps,
+        "final_metrics": {
+            "total_steps": len(steps),
+            **({"total_completion_tokens": sampled} if sampled else {}),
+            "extra": outcome,
+        },
+        "extra": {
+            "task": trajectory.task.model_dump(mode="json"),
+            "goal": trajectory.goal,
+            "memory": trajectory.memory,
+            "shown": [item.model_dump(mode="json") for item in trajectory.shown],
+            "error": trajectory.error,
+            "created": trajectory.created.isoformat(),
+            "seconds": _finite(trajectory.seconds),
+        },
+    }
+
+
+def _agent_step(step: Step, index: int, context: list[int]) -> dict[str, Any]:
+    """One turn; `context` holds all tokens before it and grows by it."""
+    entry: dict[str, Any] = {"source": "agent", "message": step.reply}
+    result: dict[str, Any] = {"content": step.after}
+    try:
+        call = parse_call(step.action)
+    except CallError:
+        pass  # not well-formed: the diagnosis in `extra` says so, and there is no call to tell of
+    else:
+        call_id = f"call_{index}"
+        entry["tool_calls"] = [
+            {"tool_call_id": call_id, "function_name": call.name, "arguments": {"positional": list(call.args)}}
+        ]
+        result["source_call_id"] = call_id
+    entry["observation"] = {"results": [result]}
+    if step.tokens:
+        context += step.tokens.prompt
+        entry["metrics"] = {
+            "prompt_tokens": len(context),
+            "completion_tokens": len(step.tokens.sampled),
+            "prompt_token_ids": list(context),
+            "completion_token_ids": list(step.tokens.sampled),
+        }
+        if all(map(math.isfinite, step.tokens.logprobs)):
+            entry["metrics"]["logprobs"] = list(step.tokens.logprobs)
+        context += step.tokens.sampled
+    entry["extra"] = {
+        "meaning": step.meaning,
+        "diagnosis": step.diagnosis.model_dump(mode="json"),
+        "reward": _finite(step.reward),
+        "blocked_by": step.blocked_by,
+    }
+    return entry
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    part.replace(path)

@@ -1,5 +1,6 @@
 """Typed configuration: defaults, then a TOML file, then dotted overrides. Nonsense fails here."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -185,7 +186,8 @@ class LoopConfig(Section):
 class Config(Section):
     """Everything a run depends on."""
 
-    workspace: Path = Path("runs/default")
+    workspace: Path = Path("workspace")
+    """Folder that holds the record, the memory index and the students."""
     seed: int = Field(0, ge=0)
     environment: EnvironmentConfig = EnvironmentConfig()
     teacher: TeacherConfig = TeacherConfig()
@@ -204,7 +206,7 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
     """Read a config.
 
     Args:
-        path: TOML file; None means the defaults.
+        path: TOML (or JSON) file; None means the defaults.
         overrides: ``key.sub=value`` items; the value is TOML, or a bare string.
 
     Raises:
@@ -213,11 +215,12 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
     data: dict[str, Any] = {}
     if path is not None:
         try:
-            data = tomllib.loads(path.read_text())
+            text = path.read_text()
+            data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         except OSError as error:
             raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+            raise ConfigError(f"{path} is not valid {path.suffix.lstrip('.').upper() or 'TOML'}: {error}") from error
     for item in overrides or []:
         _override(data, item)
     try:

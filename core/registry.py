@@ -17,11 +17,12 @@ def resolve(name: str, builtin: Mapping[str, str], *, what: str, group: str | No
     Raises:
         UnknownName: nothing is found; the message lists the short names that exist.
     """
-    path = builtin.get(name) or _entry_points(group).get(name) or name
+    known = names(builtin, group)
+    path = known.get(name, name)
     module, _, attribute = path.partition(":")
     if not attribute:
-        known = ", ".join(sorted([*builtin, *_entry_points(group)]))
-        raise UnknownName(f"unknown {what} {name!r}; known: {known}, or a dotted path 'package.module:Name'")
+        listed = ", ".join(sorted(known))
+        raise UnknownName(f"unknown {what} {name!r}; known: {listed}, or a dotted path 'package.module:Name'")
     try:
         return getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
@@ -32,5 +33,7 @@ def resolve(name: str, builtin: Mapping[str, str], *, what: str, group: str | No
         raise UnknownName(f"{what} {name!r}: {module} has no {attribute!r}") from error
 
 
-def _entry_points(group: str | None) -> dict[str, str]:
-    return {point.name: point.value for point in entry_points(group=group)} if group else {}
+def names(builtin: Mapping[str, str], group: str | None = None) -> dict[str, str]:
+    """Short name → dotted path; a built-in name cannot be taken over by an entry point."""
+    points = entry_points(group=group) if group else ()
+    return {point.name: point.value for point in points} | dict(builtin)

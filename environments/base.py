@@ -9,7 +9,7 @@ import gymnasium
 
 from tutelage.calls import Call, CallError, parse_call
 from tutelage.errors import ConfigError, TutelageError
-from tutelage.registry import resolve
+from tutelage.registry import names, resolve
 from tutelage.types import Cause, Diagnosis, Split, Task
 
 BUILTIN = {
@@ -167,3 +167,8 @@ def environment_class(name: str) -> type[Environment]:
         UnknownName: listing what exists.
     """
     return resolve(name, BUILTIN, what="environment", group=ENTRY_POINTS)
+
+
+def environment_names() -> dict[str, str]:
+    """Short name → dotted path of every environment known here."""
+    return names(BUILTIN, ENTRY_POINTS)

@@ -1,0 +1,98 @@
+"""The Typer application and what all commands share: options, output, exit codes."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from tutelage import __version__
+
+if TYPE_CHECKING:
+    from tutelage.config import Config
+    from tutelage.workspace import Workspace
+
+app = typer.Typer(
+    name="tutelage",
+    help="Distil a teacher agent's experience into a small local student that keeps getting better.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="TOML file; without one, the settings the workspace was last used with."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a setting, e.g. -s act.width=4; repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"tutelage {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def fail(message: str) -> NoReturn:
+    """One clear line and exit code 2."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def load(config: Path | None, overrides: list[str] | None, *, existing: bool = False) -> "Config":
+    from tutelage.workspace import find_config
+
+    return find_config(config, overrides or [], existing=existing)
+
+
+@contextmanager
+def opened(config: Path | None, overrides: list[str] | None, *, existing: bool = True) -> Iterator["Workspace"]:
+    """The workspace of a command; `existing` commands refuse to make one."""
+    from tutelage.workspace import Workspace
+
+    workspace = Workspace(load(config, overrides, existing=existing))
+    try:
+        yield workspace
+    finally:
+        workspace.close()
+
+
+def emit_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def emit_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+    """Rows as JSON with all their keys, or as a table of `columns`."""
+    if as_json:
+        emit_json(list(rows))
+        return
+    if not rows:
+        print(empty)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(row.get(column, "")) for column in columns))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    return escape(f"{value:.3f}" if isinstance(value, float) else str(value))

@@ -1,0 +1,246 @@
+"""Commands that read and keep the stores: memory, trajectories, students."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, opened
+from tutelage.errors import ConfigError
+from tutelage.types import Kind, Split
+
+memory = typer.Typer(help="Query and keep the experience store.", no_args_is_help=True)
+trajectories = typer.Typer(help="Read, export and import trajectories.", no_args_is_help=True)
+students = typer.Typer(help="List, promote and roll back student versions.", no_args_is_help=True)
+app.add_typer(memory, name="memory")
+app.add_typer(trajectories, name="trajectories")
+app.add_typer(students, name="students")
+
+
+@memory.command("query")
+def query(
+    text: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    kind: Annotated[Kind | None, typer.Option(help="Only this kind.")] = None,
+    environment: Annotated[str | None, typer.Option(help="Only this environment.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only this task family.")] = None,
+    status: Annotated[str, typer.Option(help="candidate, active or retired.")] = "active",
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 5,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search the memory by meaning and by keyword."""
+    with opened(config, overrides) as workspace:
+        hits = workspace.memory.search(text, kind=kind, environment=environment, family=family, status=status, k=k)
+        rows = [
+            {
+                "score": hit.score,
+                "kind": hit.experience.kind,
+                "family": hit.experience.family,
+                "text": workspace.memory.render(hit.experience),
+                "id": hit.experience.id,
+                "vector": hit.vector,
+                "keyword": hit.keyword,
+                "experience": hit.experience.model_dump(mode="json"),
+            }
+            for hit in hits
+        ]
+    emit_rows(rows, ("score", "kind", "family", "text", "id"), as_json=as_json, empty="nothing found")
+
+
+@memory.command("show")
+def show(
+    id: Annotated[str, typer.Argument(help="Id of an experience.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One experience with its history and the steps it came from."""
+    with opened(config, overrides) as workspace:
+        experience = workspace.record.experience(id)
+        history = workspace.record.history(id)
+        steps = [
+            {
+                "trajectory": trajectory.id,
+                "task": trajectory.task.id,
+                "goal": trajectory.goal,
+                "ending": trajectory.ending,
+                "step": index,
+                **step.model_dump(mode="json", exclude={"tokens"}),
+            }
+            for trajectory, step, index in workspace.memory.sources(id)
+        ]
+    if as_json:
+        emit_json(
+            {
+                "experience": experience.model_dump(mode="json"),
+                "versions": [version.model_dump(mode="json") for version in history],
+                "steps": steps,
+            }
+        )
+        return
+    print(f"{experience.kind} {experience.id} v{experience.version} ({experience.status}), by {experience.author}")
+    print(f"environment {experience.environment}, family {experience.family}\ngoal  {experience.goal}")
+    for key, value in experience.content.model_dump(exclude={"kind"}).items():
+        print(f"{key}: {value if isinstance(value, str) else ''}")
+        if not isinstance(value, str):
+            print("\n".join(f"  - {item}" for item in value))
+    print(f"came from {len(experience.sources)} trajectories, {len(steps)} steps:")
+    for step in steps:
+        print(f"  {step['trajectory']} step {step['step']}: {step['action']}  [{step['diagnosis']['cause']}]  {step['goal']}")
+
+
+@memory.command("stats")
+def stats(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """How much of what the memory holds."""
+    with opened(config, overrides) as workspace:
+        figures = workspace.memory.stats()
+    if as_json:
+        emit_json(figures)
+        return
+    for key, value in figures.items():
+        print(f"{key}: {value}")
+
+
+@memory.command("reindex")
+def reindex(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Throw the vector index away and build it anew from the record."""
+    with opened(config, overrides) as workspace:
+        print(f"{workspace.memory.reindex()} experiences indexed")
+
+
+@trajectories.command("list")
+def list_trajectories(
+    arm: Annotated[str | None, typer.Option(help="Only this arm, e.g. demonstrations.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only this task family.")] = None,
+    split: Annotated[Split | None, typer.Option(help="Only this split.")] = None,
+    success: Annotated[bool | None, typer.Option(help="Only successes, or only the others.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = 50,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Recorded episodes, oldest first."""
+    with opened(config, overrides) as workspace:
+        found = workspace.record.trajectories(arm=arm, family=family, split=split, success=success, limit=limit)
+    rows = [
+        {
+            "id": item.id,
+            "task": item.task.id,
+            "policy": item.policy,
+            "memory": item.memory,
+            "ending": item.ending.value,
+            "steps": len(item.steps),
+            "goal": item.goal,
+        }
+        for item in found
+    ]
+    emit_rows(rows, ("id", "task", "policy", "ending", "steps", "goal"), as_json=as_json, empty="no trajectories")
+
+
+@trajectories.command("show")
+def show_trajectory(
+    id: Annotated[str, typer.Argument(help="Id of a trajectory.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One episode, step by step."""
+    with opened(config, overrides) as workspace:
+        item = workspace.record.trajectory(id)
+        verdict = workspace.record.verdict(id)
+    if as_json:
+        emit_json({**item.model_dump(mode="json"), "verdict": verdict and verdict.model_dump(mode="json")})
+        return
+    print(f"{item.id}  {item.task.id}  by {item.policy}, memory {'on' if item.memory else 'off'}: {item.ending}")
+    print(f"goal: {item.goal}")
+    for shown in item.shown:
+        print(f"shown {shown.id} v{shown.version}: {shown.text}")
+    for index, step in enumerate(item.steps):
+        print(f"\n-- step {index}")
+        for note in step.notes:
+            print(f"note: {note}")
+        print(step.observation)
+        if step.thought:
+            print(f"thought: {step.thought}")
+        blocked = f" (blocked by {step.blocked_by})" if step.blocked_by else ""
+        print(f"action: {step.action}{blocked}\n{step.diagnosis.cause}: {step.diagnosis.evidence}")
+    if verdict is not None:
+        print(f"\njudge {verdict.judge}: {'successful' if verdict.successful else 'not successful'}; {verdict.reason}")
+
+
+@trajectories.command("export")
+def export(
+    out: Annotated[Path, typer.Argument(help="File to write.")],
+    format: Annotated[str, typer.Option(help="jsonl (lossless) or atif.")] = "jsonl",
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Write all trajectories to a file."""
+    from tutelage import exchange
+
+    writers: dict[str, Any] = {"jsonl": exchange.write_jsonl, "atif": exchange.write_atif}
+    if format not in writers:
+        raise ConfigError(f"unknown format {format!r}; known: {', '.join(writers)}")
+    with opened(config, overrides) as workspace:
+        count = writers[format](workspace.record.trajectories(), out)
+    print(f"{count} trajectories written to {out}")
+
+
+@trajectories.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="JSONL file written by `trajectories export`.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Read trajectories from a file; those already there are left alone."""
+    from tutelage import exchange
+
+    with opened(config, overrides, existing=False) as workspace:
+        items = exchange.read_jsonl(file)
+        with workspace.record.transaction():
+            added = sum(
+                workspace.record.add_trajectory(item, key=f"import/{item.id}", cycle=0, arm="imported") for item in items
+            )
+    print(f"{added} of {len(items)} trajectories added")
+
+
+@students.command("list")
+def list_students(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """All student versions with their lineage; the promoted one is marked."""
+    with opened(config, overrides) as workspace:
+        promoted = workspace.record.promoted()
+        rows: list[dict[str, Any]] = [
+            {
+                "student": item.label,
+                "promoted": "yes" if promoted is not None and promoted.id == item.id else "",
+                "trajectories trained on": len(item.trajectories),
+                **item.model_dump(mode="json"),
+            }
+            for item in workspace.record.students()
+        ]
+    columns = ("student", "promoted", "stage", "cycle", "parent", "trajectories trained on", "weights", "id")
+    emit_rows(rows, columns, as_json=as_json, empty="no students")
+
+
+@students.command("promote")
+def promote(
+    student: Annotated[str, typer.Argument(help="Id or label, e.g. student@3.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Promote a student that passed the gate of its cycle; anything else is refused."""
+    from tutelage.gate import promote_by_hand
+
+    with opened(config, overrides) as workspace:
+        print(promote_by_hand(workspace, student, reason))
+
+
+@students.command("rollback")
+def rollback(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Go back to the student that was promoted before the present one (or to the base student)."""
+    from tutelage.gate import rollback
+
+    with opened(config, overrides) as workspace:
+        print(rollback(workspace))

@@ -1,0 +1,178 @@
+"""The steps of a cycle: collect → judge → extract → consolidate → train → evaluate → gate.
+
+Each step reads the record, does what is missing there and writes it back under keys that name the work,
+so that running it again adds nothing. `loop` strings them together; the command line also runs them singly.
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from itertools import chain
+
+from tutelage.agents.graph import run_episodes
+from tutelage.agents.mistakes import Mistaken
+from tutelage.config import RolloutStageConfig, StageConfig
+from tutelage.errors import ConfigError
+from tutelage.progress import Reporter
+from tutelage.training.base import StageContext, run_stage
+from tutelage.types import Policy, Recaller, Split, Student, Task, Trajectory
+from tutelage.workspace import Workspace
+
+SEEDS_PER_CYCLE = 5_000
+"""Seeds of each split and family set apart for one cycle, so that no cycle sees another's tasks."""
+
+DEMONSTRATIONS, MISTAKEN, EXPLORED, UNGUARDED, GUARDED, ROLLOUTS = (
+    "demonstrations",
+    "mistaken",
+    "explored",
+    "unguarded",
+    "guarded",
+    "rollouts",
+)
+EXPERIENCE_ARMS = (DEMONSTRATIONS, MISTAKEN, EXPLORED, ROLLOUTS)
+"""Arms whose trajectories feed memory and SFT."""
+
+
+def task_block(workspace: Workspace, split: Split, cycle: int, start: int, count: int) -> list[Task]:
+    """`count` tasks per family, interleaved over the families, from this cycle's block of seeds."""
+    if start + count > SEEDS_PER_CYCLE:
+        raise ConfigError(f"a cycle has {SEEDS_PER_CYCLE} tasks per family; {start + count} are asked for")
+    first = max(cycle - 1, 0) * SEEDS_PER_CYCLE + start
+    columns = [workspace.environment.tasks(split, [f], count=count, start=first) for f in workspace.families]
+    return list(chain.from_iterable(zip(*columns, strict=True)))
+
+
+def episode_seed(seed: int, key: str) -> int:
+    """The sampling seed of an episode, from its key alone: a resumed run samples as the first one did."""
+    return int.from_bytes(sha256(f"{seed}/{key}".encode()).digest()[:6], "big")
+
+
+def run_and_record(
+    workspace: Workspace,
+    tasks: Sequence[Task],
+    policy: Policy,
+    *,
+    arm: str,
+    cycle: int,
+    report: Reporter,
+    memory: Recaller | None = None,
+) -> None:
+    """Run those of `tasks` that the record has no episode of in this arm and cycle; keep each as it ends."""
+    keys = {f"{cycle}/{arm}/{task.id}": task for task in tasks}
+    missing = [key for key in keys if not workspace.record.has_key(key)]
+    done = len(keys) - len(missing)
+
+    def finished(index: int, trajectory: Trajectory) -> None:
+        nonlocal done
+        done += 1
+        workspace.record.add_trajectory(trajectory, key=missing[index], cycle=cycle, arm=arm)
+        report(arm, done, len(keys))
+
+    if missing:
+        run_episodes(
+            [keys[key] for key in missing],
+            policy,
+            workspace.make_environment,
+            act=workspace.config.act,
+            memory=memory,
+            seeds=[episode_seed(workspace.config.seed, key) for key in missing],
+            on_finished=finished,
+        )
+
+
+def collect(workspace: Workspace, cycle: int, report: Reporter) -> None:
+    """Episodes of the train split by the teacher, by the teacher with injected mistakes, and by the student."""
+    plan = workspace.config.collect
+    start = 0
+    for arm, count in ((DEMONSTRATIONS, plan.demonstrations), (MISTAKEN, plan.mistaken), (EXPLORED, plan.explored)):
+        tasks = task_block(workspace, Split.TRAIN, cycle, start, count)
+        start += count
+        if all(workspace.record.has_key(f"{cycle}/{arm}/{task.id}") for task in tasks):
+            continue
+        policy = workspace.student_policy(workspace.current_student()) if arm == EXPLORED else workspace.teacher()
+        if arm == MISTAKEN:
+            policy = Mistaken(policy, plan.mistake_rate)
+        run_and_record(workspace, tasks, policy, arm=arm, cycle=cycle, report=report)
+
+
+def experience_trajectories(workspace: Workspace) -> list[Trajectory]:
+    """All trajectories that may feed memory and weights: train split, by the arms that gather experience."""
+    by_arm = (workspace.record.trajectories(arm=arm, split=Split.TRAIN) for arm in EXPERIENCE_ARMS)
+    return list(chain.from_iterable(by_arm))
+
+
+def accepted_trajectories(workspace: Workspace) -> list[Trajectory]:
+    return [trajectory for trajectory in experience_trajectories(workspace) if trajectory.success]
+
+
+def train(workspace: Workspace, cycle: int, report: Reporter, stages: Sequence[StageConfig] | None = None) -> None:
+    """Run the stages that this cycle has no student of yet, each from the student before it."""
+    stages = workspace.config.stages if stages is None else stages
+    student = workspace.current_student()
+    for index, stage in enumerate(stages):
+        made = workspace.record.get("stage", f"{cycle}/{index}")
+        if made is not None:
+            student = workspace.record.student(str(made["student"]))
+            continue
+        student = _train_stage(workspace, cycle, index, stage, student, report)
+
+
+def _train_stage(
+    workspace: Workspace, cycle: int, index: int, stage: StageConfig, student: Student, report: Reporter
+) -> Student:
+    record, name = workspace.record, str(getattr(stage, "type", type(stage).__name__))
+    number = max(known.number for known in record.students()) + 1
+    report.say(f"[bold]{name}[/bold]: {student.label} → student@{number}, {stage.steps} steps")
+    context = StageContext(
+        record=record,
+        workspace=workspace.folder,
+        config=workspace.config,
+        cycle=cycle,
+        student=student,
+        number=number,
+        tasks=_rollout_tasks(workspace, cycle, index, stage),
+        trajectories=accepted_trajectories(workspace),
+        experiences=record.experiences(status="active"),
+        make_environment=workspace.make_environment,
+        memory=workspace.memory,
+        seed=workspace.config.seed + 1000 * cycle + index,
+        progress=report,
+    )
+    result = run_stage(stage, context)
+    new = Student(
+        number=number,
+        stage=name,
+        cycle=cycle,
+        parent=student.id,
+        weights=str(result.folder.relative_to(workspace.folder)),
+        digest=result.digest,
+        trajectories=result.trajectories,
+        experiences=result.experiences,
+        settings=stage.model_dump(mode="json"),
+    )
+    with record.transaction():
+        record.add_student(new)
+        for step, values in result.metrics:
+            record.add_metrics(f"{cycle}/{index}-{name}", step, values)
+        record.put("stage", f"{cycle}/{index}", {"student": new.id, "stage": name})
+    return new
+
+
+def _rollout_tasks(workspace: Workspace, cycle: int, index: int, stage: StageConfig) -> list[Task]:
+    """Fresh train tasks for a stage that acts; each stage of a cycle has its own."""
+    if not isinstance(stage, RolloutStageConfig):
+        return []
+    groups = stage.steps * stage.batch_size // stage.group_size
+    per_family = -(-groups // len(workspace.families))
+    return task_block(workspace, Split.TRAIN, cycle, 1_000 * (index + 1), per_family)[:groups]
+
+
+def cycle_students(workspace: Workspace, cycle: int, stages: int) -> list[Student]:
+    """The students of a cycle: the one it began with, then one per finished stage."""
+    made = [workspace.record.get("stage", f"{cycle}/{index}") for index in range(stages)]
+    students = [workspace.record.student(str(item["student"])) for item in made if item is not None]
+    if not students:
+        return [workspace.current_student()]
+    first = students[0].parent
+    assert first is not None, "a trained student has a parent"
+    return [workspace.record.student(first), *students]
+

@@ -1,0 +1,128 @@
+"""A workspace: one folder with the record, the memory index and the students, opened by a config."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tutelage.config import Config, load_config
+from tutelage.environments.base import Environment, environment_class
+from tutelage.errors import ConfigError
+from tutelage.record import Record
+from tutelage.types import Policy, Student
+
+if TYPE_CHECKING:
+    from tutelage.llm import LLM
+    from tutelage.memory.store import MemoryStore
+
+
+CONFIG_FILE = "config.json"
+
+
+def find_config(path: Path | None, overrides: list[str], *, existing: bool = False) -> Config:
+    """The config of a command: from a TOML file, or else the one the workspace was last used with.
+
+    Raises:
+        ConfigError: nonsense in the config, or no workspace there although one must exist.
+    """
+    config = load_config(path, overrides)
+    stored = config.workspace / CONFIG_FILE
+    if path is None and stored.exists():
+        config = load_config(stored, overrides)
+    if existing and not stored.exists():
+        raise ConfigError(
+            f"there is no workspace at {config.workspace}; make one with `tutelage run --config FILE`, "
+            "or name another with --set workspace=DIR"
+        )
+    return config
+
+
+class Workspace:
+    """Opens what a job needs, each part only when it is asked for."""
+
+    def __init__(self, config: Config):
+        """Raises ConfigError or UnknownName where the environment or its families do not exist."""
+        self.config = config
+        self.folder: Path = config.workspace
+        self.environment: type[Environment] = environment_class(config.environment.name)
+        self.families: tuple[str, ...] = config.environment.families or self.environment.families()
+        unknown = sorted(set(self.families) - set(self.environment.families()))
+        if unknown:
+            raise ConfigError(
+                f"environment.families: {self.environment.name} has no {', '.join(unknown)}; "
+                f"`tutelage env show {self.environment.name}` lists them"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2))
+        self.record = Record.open(self.folder)
+
+    def make_environment(self) -> Environment:
+        """An environment for collecting and training."""
+        return self.environment(**self.config.environment.settings)
+
+    def make_evaluation_environment(self) -> Environment:
+        """An environment for measuring, which shares nothing between episodes."""
+        return self.environment.for_evaluation(**self.config.environment.settings)
+
+    @cached_property
+    def memory(self) -> "MemoryStore":
+        from tutelage.memory.store import MemoryStore
+
+        return MemoryStore(self.record, self.folder / "index", self.config.memory)
+
+    def llm(self, role: str) -> "LLM":
+        """The model that plays `role`: ``teacher``, ``judge`` or ``distiller``."""
+        from tutelage.agents import provider
+        from tutelage.llm import LLM
+
+        provider.register()
+        teacher = self.config.teacher
+        model = {"judge": teacher.judge, "distiller": teacher.distiller}.get(role) or teacher.model
+        return LLM(
+            model,
+            role=role,
+            usage=self.record,
+            budget=self.config.budget,
+            temperature=teacher.temperature if role == "teacher" else 0.0,
+            max_tokens=teacher.max_tokens,
+        )
+
+    def teacher(self) -> Policy:
+        from tutelage.agents.llm_policy import LLMPolicy
+
+        return LLMPolicy(self.llm("teacher"))
+
+    def base_student(self) -> Student:
+        """Student 0: the configured weights as they come."""
+        for student in self.record.students():
+            if student.number == 0:
+                return student
+        base = Student(number=0, stage="base", cycle=0, weights=self.config.student.weights)
+        self.record.add_student(base)
+        return base
+
+    def current_student(self) -> Student:
+        """The promoted student, or the base student while none was promoted."""
+        base = self.base_student()
+        return self.record.promoted() or base
+
+    def student_policy(self, student: Student) -> Policy:
+        """A policy that acts with this student's weights, as evaluation wants it."""
+        from tutelage.training import weights
+        from tutelage.training.base import weights_of
+        from tutelage.training.policy import StudentPolicy
+
+        config = self.config.student
+        model, tokenizer = weights.load(weights_of(student, self.folder), dtype=config.dtype)
+        return StudentPolicy(
+            model,
+            tokenizer,
+            label=weights.label(config.weights, student.label),
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            max_length=config.max_length,
+        )
+
+    def close(self) -> None:
+        if "memory" in self.__dict__:
+            self.memory.close()
+        self.record.close()

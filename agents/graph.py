@@ -8,7 +8,7 @@ interrupted episode is simply run again.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 
@@ -21,8 +21,6 @@ from tutelage.types import Cause, Diagnosis, Ending, Policy, Recaller, Task, Tra
 
 CLOSING_SECONDS = 20.0
 """How long closing the environments may take; a hung one is left behind."""
-
-T = TypeVar("T")
 
 
 class State(TypedDict):
@@ -227,5 +225,5 @@ def _graph() -> Any:
     return graph.compile()
 
 
-def _node(method: Callable[["Batch"], T]) -> Callable[[State], T]:
+def _node(method: Callable[[Batch], object]) -> Any:
     return lambda state: method(state["batch"])

@@ -1,0 +1,98 @@
+"""Carrying out one checked call on a page, as a user would: with the mouse and the keyboard."""
+
+from typing import TYPE_CHECKING, Any
+
+from tutelage.calls import Call
+from tutelage.environments.base import ActionRefused
+
+if TYPE_CHECKING:
+    from playwright.async_api import Locator, Page
+
+ELEMENT_TIMEOUT = 2000
+"""Milliseconds an element has to become usable."""
+NOOP = 300
+TYPED_LENGTH = 200
+"""Longer texts are inserted at once even where the page listens to single keys."""
+
+
+async def perform(page: "Page", call: Call) -> None:
+    """Carry out `call`, whose name and arguments have been checked.
+
+    Raises:
+        ActionRefused: the element is gone, of the wrong kind, covered, hidden or disabled.
+        playwright.async_api.Error: the page itself failed.
+    """
+    from playwright.async_api import Error, TimeoutError
+
+    if call.name == "noop":
+        await page.wait_for_timeout(NOOP)
+        return
+    ref = call.args[0]
+    about = await page.evaluate("ref => tutelage.describe(ref)", ref)
+    if about is None:
+        raise ActionRefused(f"{ref} is no longer on the page.")
+    target = page.locator(f'[data-ref="{ref}"]')
+    try:
+        await _ACTIONS[call.name](page, target, about, call)
+    except TimeoutError as error:
+        raise ActionRefused(f"{call.name} on {ref} was not possible: {_reason(error.message)}.") from error
+    except Error as error:
+        if page.is_closed() or "crashed" in error.message or "closed" in error.message:
+            raise
+        raise ActionRefused(f"{call.name} on {ref} was not possible: {_reason(error.message)}.") from error
+
+
+async def _click(page: "Page", target: "Locator", about: dict[str, Any], call: Call) -> None:
+    if about["tag"] == "OPTION" and about["dropdown"]:
+        # A drop-down's list is drawn by the browser, outside the page.
+        await target.locator("xpath=ancestor::select").select_option(index=about["index"], timeout=ELEMENT_TIMEOUT)
+    elif about["tag"] == "OPTION" and about["multiple"]:
+        await target.click(modifiers=["Control"], timeout=ELEMENT_TIMEOUT)
+    else:
+        await target.click(timeout=ELEMENT_TIMEOUT)
+
+
+async def _fill(page: "Page", target: "Locator", about: dict[str, Any], call: Call) -> None:
+    ref, content = call.args
+    if not about["editable"]:
+        raise ActionRefused(f"One cannot write into {ref}; it is not a text field.")
+    if about["locked"]:
+        raise ActionRefused(f"{ref} is read-only or disabled.")
+    if about["keys"] and len(content) <= TYPED_LENGTH:
+        await target.fill("", timeout=ELEMENT_TIMEOUT)
+        await target.press_sequentially(content, timeout=ELEMENT_TIMEOUT + 20 * len(content))
+    else:
+        await target.fill(content, timeout=ELEMENT_TIMEOUT)
+
+
+async def _select(page: "Page", target: "Locator", about: dict[str, Any], call: Call) -> None:
+    ref, wanted = call.args
+    options = about["options"]
+    if about["tag"] != "SELECT":
+        raise ActionRefused(f"{ref} is not a list; select needs one.")
+    if wanted not in options:
+        raise ActionRefused(f"{ref} has no option {wanted[:40]!r}.")
+    await target.select_option(index=options.index(wanted), timeout=ELEMENT_TIMEOUT)
+
+
+async def _press(page: "Page", target: "Locator", about: dict[str, Any], call: Call) -> None:
+    await target.press(call.args[1], timeout=ELEMENT_TIMEOUT)
+
+
+_ACTIONS = {"click": _click, "fill": _fill, "select": _select, "press": _press}
+
+
+def _reason(message: str) -> str:
+    for sign, reason in (
+        ("intercepts pointer events", "something else covers it"),
+        ("not visible", "it is not visible"),
+        ("not enabled", "it is disabled"),
+        ("not stable", "it keeps moving"),
+        ("not editable", "it is read-only"),
+        ("detached", "it is no longer on the page"),
+        ("Malformed value", "the text does not have the form that the field wants"),
+        ("outside of the viewport", "it is outside of the visible part"),
+    ):
+        if sign in message:
+            return reason
+    return message.splitlines()[0].removeprefix("Locator.")[:120]

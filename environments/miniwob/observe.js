@@ -1,0 +1,240 @@
+// Installed into every page before its own scripts. Puts one object on the window, `tutelage`, with
+// what Python calls: begin, observe, describe, settle. It reads the page and sets `data-ref`; it never acts.
+(() => {
+  const INTERACTIVE_TAGS = new Set(['A', 'BUTTON', 'INPUT', 'SELECT', 'TEXTAREA', 'OPTION', 'SUMMARY']);
+  const ARIA = new Set(['tab', 'menuitem', 'button', 'link', 'checkbox', 'radio', 'option', 'slider', 'spinbutton']);
+  const MOUSE = ['click', 'mousedown', 'mouseup', 'pointerdown', 'pointerup'];
+  const KEYS = ['keydown', 'keypress', 'keyup'];
+  const SHAPES = new Set(['rect', 'circle', 'ellipse', 'polygon', 'path', 'line', 'text']);
+  const FRAME_IDS = new Set(['sync-task-cover', 'click-canvas', 'reward-display', 'query']);
+  const NAME_LENGTH = 80;
+  const VALUE_LENGTH = 600;
+  const LONGEST_DELAY = 400;
+
+  // -- what the page listens to and waits for ----------------------------------------------------
+
+  const listeners = new WeakMap();
+  const add = EventTarget.prototype.addEventListener;
+  const remove = EventTarget.prototype.removeEventListener;
+  EventTarget.prototype.addEventListener = function (type, handler, ...rest) {
+    const target = this || window;
+    if (!listeners.has(target)) listeners.set(target, []);
+    listeners.get(target).push({type, handler});
+    return add.call(target, type, handler, ...rest);
+  };
+  EventTarget.prototype.removeEventListener = function (type, handler, ...rest) {
+    const target = this || window;
+    const kept = (listeners.get(target) || []).filter(l => l.type !== type || l.handler !== handler);
+    listeners.set(target, kept);
+    return remove.call(target, type, handler, ...rest);
+  };
+
+  // Timers that an action starts are waited for; those that timers start (animation loops) are not.
+  const pending = new Set();
+  const realSetTimeout = window.setTimeout.bind(window);
+  const realClearTimeout = window.clearTimeout.bind(window);
+  let inTimer = false;
+  window.setTimeout = (run, delay, ...rest) => {
+    if (typeof run !== 'function') return realSetTimeout(run, delay, ...rest);
+    const counts = !inTimer && (delay || 0) <= LONGEST_DELAY;
+    const id = realSetTimeout(() => {
+      pending.delete(id);
+      inTimer = true;
+      try { run(...rest); } finally { inTimer = false; }
+    }, delay);
+    if (counts) pending.add(id);
+    return id;
+  };
+  window.clearTimeout = id => { pending.delete(id); realClearTimeout(id); };
+
+  const busy = () => pending.size > 0 || (window.jQuery && jQuery.timers && jQuery.timers.length > 0);
+
+  const listensTo = (el, types) => {
+    if (types.some(type => typeof el['on' + type] === 'function')) return true;
+    const data = window.jQuery && jQuery._data ? jQuery._data(el) : null;
+    // One native listener of jQuery's stands for many handlers; those for descendants do not count.
+    if (data && data.events && types.some(t => (data.events[t] || []).some(h => !h.selector))) return true;
+    return (listeners.get(el) || []).some(l => types.includes(l.type) && !(data && l.handler === data.handle));
+  };
+
+  // -- roles and names ----------------------------------------------------------------------------
+
+  const squeeze = text => (text || '').replace(/\s+/g, ' ').trim();
+  const quote = text => JSON.stringify(text);
+
+  const inputRole = el => {
+    const byType = {checkbox: 'checkbox', radio: 'radio', button: 'button', submit: 'button', reset: 'button',
+      image: 'button', number: 'spinbutton', range: 'slider', date: 'date', time: 'time'};
+    return byType[el.type] || (el.getAttribute('role') === 'spinbutton' ? 'spinbutton' : 'textbox');
+  };
+
+  const roleOf = el => {
+    const aria = el.getAttribute('role');
+    const byTag = {TEXTAREA: 'textbox', OPTION: 'option', BUTTON: 'button', IMG: 'image', LABEL: 'label',
+      LI: 'listitem', TH: 'cell', TD: 'cell'};
+    if (el.tagName === 'INPUT') return inputRole(el);
+    if (el.tagName === 'SELECT') return el.multiple || el.size > 1 ? 'listbox' : 'combobox';
+    if (byTag[el.tagName] && aria !== 'tab' && aria !== 'menuitem') return byTag[el.tagName];
+    if (ARIA.has(aria)) return aria;
+    if (el.classList.contains('ui-slider-handle')) return 'slider';
+    if (el.tagName === 'A') return 'link';
+    if (el instanceof SVGElement && SHAPES.has(el.tagName)) return 'shape';
+    return /^H[1-6]$/.test(el.tagName) ? 'heading' : 'generic';
+  };
+
+  const labelOf = el => {
+    const around = el.closest('label');
+    if (around) return squeeze(around.innerText);
+    const beside = el.id && document.querySelector(`label[for="${CSS.escape(el.id)}"]`);
+    if (beside) return squeeze(beside.innerText);
+    const next = el.nextSibling;
+    if ((el.type === 'checkbox' || el.type === 'radio') && next && next.nodeType === Node.TEXT_NODE)
+      return squeeze(next.textContent);
+    return el.placeholder || '';
+  };
+
+  const shapeName = el => {
+    const style = getComputedStyle(el);
+    const colour = el.getAttribute('fill') || style.fill;
+    const text = el.tagName === 'text' ? ' ' + quote(squeeze(el.textContent)).slice(1, -1) : '';
+    return `${colour} ${el.tagName}${text}`;
+  };
+
+  const nameOf = (el, role) => {
+    let name = el.getAttribute('aria-label') || '';
+    if (name) return name;
+    if (role === 'shape') return shapeName(el);
+    if (role === 'button' && el.tagName === 'INPUT') return el.value;
+    if (['INPUT', 'TEXTAREA', 'SELECT'].includes(el.tagName)) return labelOf(el);
+    name = squeeze(el.innerText === undefined ? el.textContent : el.innerText);
+    return name || el.getAttribute('title') || el.getAttribute('alt') || '';
+  };
+
+  const classOf = el => (typeof el.className === 'string' && el.className) || el.id || '';
+
+  // -- the observation ----------------------------------------------------------------------------
+
+  const hidden = style => style.display === 'none' || style.visibility === 'hidden';
+  const points = el => getComputedStyle(el).cursor === 'pointer';
+
+  const canActOn = el => {
+    if (el.id === 'area' || el.id === 'wrap') return false;
+    if (INTERACTIVE_TAGS.has(el.tagName) || ARIA.has(el.getAttribute('role'))) return true;
+    return listensTo(el, MOUSE) || (points(el) && !(el.parentElement && points(el.parentElement)));
+  };
+
+  const isPlainCell = el =>
+    (el.tagName === 'TD' || el.tagName === 'TH') && squeeze(el.innerText) && !el.querySelector('input,select,button,a,textarea');
+
+  const states = (el, role) => {
+    let out = '';
+    const expanded = el.getAttribute('aria-expanded');
+    if (['textbox', 'spinbutton', 'date', 'time', 'combobox', 'slider'].includes(role)) {
+      let value = 'value' in el ? el.value : el.getAttribute('aria-valuenow');
+      if (el.tagName === 'SELECT') value = el.selectedIndex < 0 ? '' : squeeze(el.options[el.selectedIndex].text);
+      if (value !== null) out += ` value=${quote(String(value).slice(0, VALUE_LENGTH))}`;
+    }
+    if (role === 'checkbox' || role === 'radio') out += ` checked=${Boolean(el.checked)}`;
+    if (role === 'option') out += ` selected=${Boolean(el.selected)}`;
+    if (role === 'tab') out += ` selected=${el.getAttribute('aria-selected') === 'true'}`;
+    if (expanded !== null) out += ` expanded=${expanded === 'true'}`;
+    if (document.activeElement === el) out += ' focused';
+    return out;
+  };
+
+  const observe = () => {
+    document.querySelectorAll('[data-ref]').forEach(el => el.removeAttribute('data-ref'));
+    const lines = [];
+    let count = 0;
+
+    const refer = (el, depth) => {
+      const ref = 'r' + ++count;
+      el.setAttribute('data-ref', ref);
+      let role = roleOf(el);
+      let name = nameOf(el, role).slice(0, NAME_LENGTH);
+      if (!name && role === 'generic') {
+        if ((getComputedStyle(el).backgroundImage || 'none') !== 'none') role = 'image';
+        name = classOf(el).slice(0, 30);
+      }
+      lines.push('  '.repeat(depth) + `[${ref}] ${role}` + (name ? ' ' + quote(name) : '') + states(el, role));
+      return name;
+    };
+
+    const walk = (parent, depth, said) => {
+      for (const node of parent.childNodes) {
+        if (node.nodeType === Node.TEXT_NODE) {
+          const text = squeeze(node.textContent);
+          if (text && !said.includes(text)) lines.push('  '.repeat(depth) + 'text ' + quote(text));
+          continue;
+        }
+        if (node.nodeType !== Node.ELEMENT_NODE || ['SCRIPT', 'STYLE', 'HEAD'].includes(node.tagName)) continue;
+        if (FRAME_IDS.has(node.id)) continue;
+        const style = getComputedStyle(node);
+        if (hidden(style)) continue;
+        const box = node.getBoundingClientRect();
+        const empty = (box.width === 0 || box.height === 0) && node.tagName !== 'OPTION' && style.display !== 'contents';
+        if (empty && style.overflow !== 'visible') continue;
+        if (isPlainCell(node)) refer(node, depth);
+        else if (!empty && canActOn(node)) walk(node, depth + 1, refer(node, depth));
+        else walk(node, depth, said);
+      }
+    };
+
+    walk(document.body, 0, '');
+    return lines.join('\n');
+  };
+
+  // -- called from Python -------------------------------------------------------------------------
+
+  const sleep = ms => new Promise(done => realSetTimeout(done, ms));
+
+  const settle = async cap => {
+    const until = performance.now() + cap;
+    while (busy() && performance.now() < until) await sleep(5);
+  };
+
+  const goal = () => {
+    const utterance = core.getUtterance();
+    return squeeze(typeof utterance === 'string' ? utterance : utterance.utterance);
+  };
+
+  const state = () => ({observation: observe(), done: WOB_DONE_GLOBAL, reward: WOB_RAW_REWARD_GLOBAL});
+
+  window.tutelage = {
+    // End what is running, seed, start, and wait until the page has put its goal up.
+    begin: async (seed, cap) => {
+      pending.clear();
+      core.EPISODE_MAX_TIME = 1e9;
+      if (!WOB_DONE_GLOBAL && getComputedStyle(core.cover_div).display === 'none') core.endEpisode(0);
+      Math.seedrandom(seed);
+      core.startEpisodeReal();
+      while (!WOB_TASK_READY) await sleep(5);
+      await settle(cap);
+      for (const until = performance.now() + 2000; !goal() && performance.now() < until;) await sleep(5);
+      // jQuery UI's date picker keeps month and selection for as long as the page lives.
+      const stale = Boolean(document.querySelector('.hasDatepicker'));
+      return {goal: goal(), stale, ...state()};
+    },
+
+    read: async cap => { await settle(cap); return state(); },
+
+    // What Python has to know of an element to act on it; null if it is gone.
+    describe: ref => {
+      const el = document.querySelector(`[data-ref="${ref}"]`);
+      if (!el) return null;
+      const list = el.tagName === 'OPTION' ? el.closest('select') : el.tagName === 'SELECT' ? el : null;
+      return {
+        tag: el.tagName,
+        type: el.type || '',
+        editable: el.tagName === 'TEXTAREA' || el.isContentEditable || (el.tagName === 'INPUT' &&
+          !['button', 'submit', 'reset', 'image', 'checkbox', 'radio', 'file', 'color', 'range'].includes(el.type)),
+        locked: Boolean(el.disabled || el.readOnly),
+        keys: listensTo(el, KEYS),
+        options: list ? [...list.options].map(option => squeeze(option.text)) : null,
+        index: el.tagName === 'OPTION' ? el.index : null,
+        multiple: Boolean(list && list.multiple),
+        dropdown: Boolean(list && !list.multiple && list.size <= 1),
+      };
+    },
+  };
+})();

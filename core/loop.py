@@ -1,0 +1,126 @@
+"""The loop: one LangGraph run per cycle, checkpointed in SQLite, safe to kill anywhere.
+
+The graph's state holds the cycle's number and nothing else; every node finds out from the record what is
+left to do. A killed cycle therefore continues when the same command is given again, from the checkpoint
+if there is one and from the record in any case.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import END, START, StateGraph
+
+from tutelage import cycle as steps
+from tutelage import distilling, gate, measure
+from tutelage.config import Config
+from tutelage.errors import ConfigError
+from tutelage.progress import Reporter
+from tutelage.workspace import Workspace
+
+Node = Callable[[Workspace, int, Reporter], None]
+
+NODES: dict[str, Node] = {
+    "collect": steps.collect,
+    "judge": distilling.judge,
+    "extract": distilling.extract,
+    "consolidate": distilling.consolidate,
+    "train": steps.train,
+    "evaluate": measure.evaluate,
+    "gate": gate.decide,
+}
+KINDS: dict[str, tuple[str, ...]] = {
+    "run": tuple(NODES),
+    "distill": ("judge", "extract", "consolidate", "train", "evaluate", "gate"),
+    "extract": ("judge", "extract", "consolidate"),
+    "train": ("train",),
+}
+"""What each kind of cycle consists of."""
+
+FREE_TO_CHANGE = {"workspace", "loop", "budget"}
+"""Settings that may differ when an unfinished cycle goes on."""
+
+
+class CycleState(TypedDict):
+    cycle: int
+
+
+def run(workspace: Workspace, kind: str, report: Reporter) -> int:
+    """Finish the unfinished cycle, or do the next one; for ``run``, until `loop.cycles` are complete.
+
+    Returns:
+        The number of the last cycle.
+
+    Raises:
+        ConfigError: an unfinished cycle of another kind, or with other settings, is in the way.
+    """
+    cycles = workspace.record.items("cycle")
+    last = max((int(key) for key in cycles), default=0)
+    unfinished = last > 0 and cycles[str(last)]["status"] != "finished"
+    if unfinished:
+        _check_same(workspace.config, cycles[str(last)], kind, last)
+        _run_cycle(workspace, last, kind, report)
+    elif kind != "run":
+        last += 1
+        _begin(workspace, last, kind)
+        _run_cycle(workspace, last, kind, report)
+    if kind == "run":
+        done = [key for key, body in workspace.record.items("cycle").items() if body["kind"] == "run"]
+        for _ in range(workspace.config.loop.cycles - len(done)):
+            last += 1
+            _begin(workspace, last, kind)
+            _run_cycle(workspace, last, kind, report)
+    return last
+
+
+def _begin(workspace: Workspace, cycle: int, kind: str) -> None:
+    body = {"kind": kind, "status": "running", "config": workspace.config.model_dump(mode="json"), "created": _now()}
+    workspace.record.put("cycle", str(cycle), body)
+
+
+def _check_same(config: Config, body: dict[str, Any], kind: str, cycle: int) -> None:
+    if body["kind"] != kind:
+        raise ConfigError(f"cycle {cycle} is unfinished; finish it first with `tutelage {body['kind']}`")
+    now, then = config.model_dump(mode="json"), body["config"]
+    changed = [key for key in now if key not in FREE_TO_CHANGE and now[key] != then.get(key)]
+    if changed:
+        raise ConfigError(
+            f"cycle {cycle} was begun with other settings in: {', '.join(changed)}; "
+            "finish it with those, or use another workspace (--set workspace=DIR)"
+        )
+
+
+def _run_cycle(workspace: Workspace, cycle: int, kind: str, report: Reporter) -> None:
+    with SqliteSaver.from_conn_string(str(workspace.folder / "checkpoints.db")) as saver:
+        graph = _graph(workspace, KINDS[kind], report).compile(checkpointer=saver)
+        thread: Any = {"configurable": {"thread_id": f"cycle-{cycle}"}}
+        resumed = bool(graph.get_state(thread).next)
+        graph.invoke(None if resumed else {"cycle": cycle}, thread, durability="sync")
+    body = workspace.record.get("cycle", str(cycle))
+    assert body is not None, "a cycle is in the record before it runs"
+    workspace.record.put("cycle", str(cycle), {**body, "status": "finished"})
+
+
+def _graph(workspace: Workspace, names: tuple[str, ...], report: Reporter) -> StateGraph[CycleState]:
+    graph: StateGraph[CycleState] = StateGraph(CycleState)
+    previous = START
+    for name in names:
+        graph.add_node(name, _node(name, workspace, report))
+        graph.add_edge(previous, name)
+        previous = name
+    graph.add_edge(previous, END)
+    return graph
+
+
+def _node(name: str, workspace: Workspace, report: Reporter) -> Callable[[CycleState], dict[str, Any]]:
+    def node(state: CycleState) -> dict[str, Any]:
+        report.say(f"[bold]cycle {state['cycle']}: {name}[/bold]")
+        NODES[name](workspace, state["cycle"], report)
+        return {}
+
+    return node
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

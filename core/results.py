@@ -1,6 +1,9 @@
 """What a cycle found out, as small documents in the record, and as a table for people and programs."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
 
 from tutelage.types import Arm, Comparison, Frozen, Rate, Split
 
@@ -52,39 +55,29 @@ class GateDoc(Frozen):
     min_gain: float = 0.0
 
 
-class CycleDoc(Frozen):
-    """What went into a cycle and what it cost."""
+class CycleDoc(BaseModel):
+    """The parts of a cycle's own document that results need; `tutelage.loop` writes it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     cycle: int
-    environment: str
-    families: tuple[str, ...] = ()
-    teacher: str = ""
-    """Label of the policy that demonstrated."""
-    episodes: dict[str, int] = {}
-    """Episodes collected, by arm."""
-    accepted: int = 0
-    """Successful episodes that training could use."""
-    experiences: dict[str, int] = {}
-    """Active experiences by kind."""
-    confidence: float = 0.95
-    """Level of all the cycle's intervals."""
-    seconds: dict[str, float] = {}
-    """Wall-clock time by step of the cycle."""
+    kind: str
+    """``run``, or the part of a cycle that was asked for."""
+    status: str
+    """``running`` or ``finished``."""
+    created: datetime
+    config: dict[str, Any]
+    """The settings that the cycle ran with."""
 
 
-Doc = TypeVar("Doc", EvaluationDoc, ComparisonDoc, GateDoc, CycleDoc)
+Doc = TypeVar("Doc", EvaluationDoc, ComparisonDoc, GateDoc)
 
-KINDS: dict[type[Frozen], str] = {
-    EvaluationDoc: "evaluation",
-    ComparisonDoc: "comparison",
-    GateDoc: "gate",
-    CycleDoc: "cycle",
-}
+KINDS: dict[type[Frozen], str] = {EvaluationDoc: "evaluation", ComparisonDoc: "comparison", GateDoc: "gate"}
 
 
-def save(record: "Record", doc: EvaluationDoc | ComparisonDoc | GateDoc | CycleDoc) -> bool:
+def save(record: "Record", doc: EvaluationDoc | ComparisonDoc | GateDoc) -> bool:
     """Put the document under its cycle and name; False if exactly this is there already."""
-    key = f"{doc.cycle}/{doc.name}" if isinstance(doc, EvaluationDoc | ComparisonDoc) else str(doc.cycle)
+    key = str(doc.cycle) if isinstance(doc, GateDoc) else f"{doc.cycle}/{doc.name}"
     return record.put(KINDS[type(doc)], key, doc.model_dump(mode="json"))
 
 
@@ -94,18 +87,17 @@ def load(record: "Record", kind: type[Doc], cycle: int | None = None) -> list[Do
     return [doc for doc in found if cycle is None or doc.cycle == cycle]
 
 
-def cycles(record: "Record") -> list[int]:
-    """Cycles that have results, oldest first."""
-    return sorted({doc.cycle for doc in load(record, EvaluationDoc)} | {doc.cycle for doc in load(record, CycleDoc)})
+def cycles(record: "Record") -> list[CycleDoc]:
+    """All cycles, oldest first."""
+    found = [CycleDoc.model_validate({**body, "cycle": int(key)}) for key, body in record.items("cycle").items()]
+    return sorted(found, key=lambda doc: doc.cycle)
 
 
 def results_json(record: "Record", cycle: int) -> dict[str, Any]:
     """Everything measured in a cycle, ready for `json.dumps`; evaluations without their trajectory ids."""
-    gates, summaries = load(record, GateDoc, cycle), load(record, CycleDoc, cycle)
-    evaluations = load(record, EvaluationDoc, cycle)
+    gates, evaluations = load(record, GateDoc, cycle), load(record, EvaluationDoc, cycle)
     return {
         "cycle": cycle,
-        "summary": summaries[-1].model_dump(mode="json") if summaries else None,
         "evaluations": [
             doc.model_dump(mode="json", exclude={"trajectories"}) | {"success": doc.rate.rate} for doc in evaluations
         ],

@@ -34,6 +34,16 @@ def turn_message(
     return Message(role="user", content="\n".join(parts))
 
 
+def read_turn(content: str) -> tuple[str | None, str]:
+    """Goal (None after the first turn) and observation of a `turn_message`.
+
+    A page cannot pass for another part: the observation comes last and is everything after its heading.
+    """
+    head, _, observation = ("\n" + content).partition("\nObservation:\n")
+    _, marker, goal = head.partition("\nGoal: ")
+    return (goal.partition("\nNote: ")[0] if marker else None), observation
+
+
 def conversation(trajectory: Trajectory, *, experiences: bool = True) -> tuple[Message, ...]:
     """All messages of a trajectory, as they were, or with the experiences stripped from the first one."""
     messages = [Message(role="system", content=trajectory.system)]

@@ -1,0 +1,254 @@
+"""Every call to a language model: LiteLLM with retries, structured output, accounting and a hard budget.
+
+LiteLLM is imported when the first model is made. Models of an embedded provider (`PROVIDERS`) are
+answered in this process, through the very same path.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from types import ModuleType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from tutelage.config import BudgetConfig
+from tutelage.errors import PolicyFailed, TutelageError
+from tutelage.registry import resolve
+from tutelage.types import Message
+from tutelage.usage import Usage, UsageLog
+
+T = TypeVar("T")
+Schema = TypeVar("Schema", bound=BaseModel)
+
+PROVIDERS = {"expert": "tutelage.agents.provider:register"}
+"""Embedded providers: prefix of the model string → dotted path of what registers it with LiteLLM."""
+
+REPAIRS = 2
+"""How often a structured answer that does not fit is sent back with the error."""
+LONGEST_WAIT = 60.0
+"""Seconds between two attempts at most, whatever the provider asks for."""
+
+_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+_SECRET = re.compile(r"(?i)\b(?:sk|pk|key|gsk|xai|hf)[-_][\w\-*.]{6,}|\bbearer\s+\S+|AIza[\w-]{20,}")
+_SECRET_NAME = re.compile(r"(?i)(key|token|secret|password)$")
+
+
+class LLM:
+    """One model in one role."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        role: str,
+        usage: UsageLog | None = None,
+        budget: BudgetConfig | None = None,
+        temperature: float = 1.0,
+        max_tokens: int = 512,
+        concurrency: int = 8,
+        retries: int = 4,
+        backoff: float = 1.0,
+        timeout: float = 120.0,
+    ) -> None:
+        """
+        Args:
+            model: LiteLLM model string; ``expert/NAME`` is the embedded scripted expert.
+            role: what its usage is counted under, e.g. ``teacher``, ``judge``.
+            usage: shared by all models that share a budget.
+            concurrency: calls under way at once in `complete_many`.
+            retries: attempts after the first on rate limits, server errors, timeouts and lost connections.
+            backoff: seconds before the first retry; doubles each time, with jitter.
+            timeout: seconds per attempt.
+        """
+        self.model = model
+        self.role = role
+        self.usage = usage or UsageLog()
+        self.budget = budget or BudgetConfig()
+        self.concurrency = concurrency
+        self.retries = retries
+        self.backoff = backoff
+        self._options = {"temperature": temperature, "max_tokens": max_tokens, "timeout": timeout}
+        self._litellm = _litellm()
+        prefix = model.partition("/")[0]
+        self._embedded = prefix in PROVIDERS
+        if self._embedded:
+            resolve(prefix, PROVIDERS, what="provider")()
+
+    def complete(self, messages: Sequence[Message]) -> str:
+        """The model's answer to one conversation.
+
+        Raises:
+            PolicyFailed: no answer after all retries; one line, without secrets.
+            BudgetSpent: before a call that the budget does not allow.
+        """
+        return self._saved(lambda: self._answer(messages))
+
+    def complete_many(self, conversations: Sequence[Sequence[Message]]) -> list[str | TutelageError]:
+        """Answers in order; a call that failed, or that the budget forbade, is its error in the list."""
+        return self._saved(lambda: self._many(self._answer, conversations))
+
+    def structured(self, messages: Sequence[Message], schema: type[Schema]) -> Schema:
+        """The answer as a validated `schema`; one that does not fit goes back with the error, at most twice.
+
+        Raises:
+            PolicyFailed: no answer, or none that fits.
+            BudgetSpent: before a call that the budget does not allow.
+        """
+        return self._saved(lambda: self._fitting(messages, schema))
+
+    def structured_many(
+        self, conversations: Sequence[Sequence[Message]], schema: type[Schema]
+    ) -> list[Schema | TutelageError]:
+        """Validated answers in order; a failed one is its error in the list."""
+        return self._saved(lambda: self._many(lambda messages: self._fitting(messages, schema), conversations))
+
+    def _saved(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        finally:
+            self.usage.save(self.role)
+
+    def _many(
+        self, call: Callable[[Sequence[Message]], T], conversations: Sequence[Sequence[Message]]
+    ) -> list[T | TutelageError]:
+        def attempt(messages: Sequence[Message]) -> T | TutelageError:
+            try:
+                return call(messages)
+            except TutelageError as error:
+                return error
+
+        if len(conversations) < 2 or self.concurrency == 1 or self._embedded:  # embedded: no waiting to overlap
+            return [attempt(messages) for messages in conversations]
+        with ThreadPoolExecutor(min(self.concurrency, len(conversations))) as pool:
+            return list(pool.map(attempt, conversations))
+
+    def _fitting(self, messages: Sequence[Message], schema: type[Schema]) -> Schema:
+        asked = _with_schema(messages, schema)
+        for _ in range(1 + REPAIRS):
+            answer = self._answer(asked)
+            try:
+                return schema.model_validate_json(_unfenced(answer))
+            except ValidationError as error:
+                problem = _problem(error)
+            asked += [
+                Message(role="assistant", content=answer),
+                Message(role="user", content=f"That does not fit the schema: {problem}. Answer with the JSON only."),
+            ]
+        raise PolicyFailed(f"{self.model}: no answer fits {schema.__name__} after {REPAIRS} repairs: {problem}")
+
+    def _answer(self, messages: Sequence[Message]) -> str:
+        from openai import OpenAIError
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+        backoff = wait_exponential_jitter(initial=self.backoff, max=LONGEST_WAIT, jitter=self.backoff)
+        retrying = Retrying(
+            stop=stop_after_attempt(1 + self.retries),
+            wait=lambda state: max(backoff(state), _asked_to_wait(state.outcome)),
+            retry=retry_if_exception(self._transient),
+            reraise=True,
+        )
+        try:
+            return retrying(self._attempt, messages)
+        except OpenAIError as error:  # the root of all of LiteLLM's provider errors
+            raise self._failure(error) from None
+
+    def _attempt(self, messages: Sequence[Message]) -> str:
+        self.usage.reserve(self.role, self.budget)
+        response = self._litellm.completion(
+            model=self.model,
+            messages=[message.model_dump() for message in messages],
+            max_retries=0,  # of the provider's own client; retries are counted and paced here
+            **self._options,
+        )
+        self.usage.add(self.role, self._cost(response))
+        return response.choices[0].message.content or ""
+
+    def _cost(self, response: Any) -> Usage:
+        used = getattr(response, "usage", None)
+        dollars: float | None = 0.0
+        if not self._embedded:
+            try:
+                dollars = self._litellm.completion_cost(response, model=self.model)
+            except Exception:  # what LiteLLM raises for a model without a known price differs by version
+                dollars = None
+        return Usage(
+            prompt_tokens=getattr(used, "prompt_tokens", 0) or 0,
+            completion_tokens=getattr(used, "completion_tokens", 0) or 0,
+            dollars=dollars or 0.0,
+            unpriced=int(dollars is None),
+        )
+
+    def _transient(self, error: BaseException) -> bool:
+        kinds = self._litellm.exceptions
+        return not self._embedded and isinstance(
+            error,
+            kinds.RateLimitError
+            | kinds.Timeout
+            | kinds.InternalServerError
+            | kinds.ServiceUnavailableError
+            | kinds.BadGatewayError
+            | kinds.APIConnectionError,
+        )
+
+    def _failure(self, error: Exception) -> Exception:
+        """What to raise: an embedded provider's own error if it is a bug, else one clear line."""
+        original = error.__context__ if self._embedded else None
+        if isinstance(original, Exception) and not isinstance(original, TutelageError):
+            return original
+        return PolicyFailed(f"{self.model}: {_clean(str(original or error))}")
+
+
+@cache
+def _litellm() -> ModuleType:
+    """LiteLLM, without its remote price map, telemetry and banners."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    return litellm
+
+
+def _with_schema(messages: Sequence[Message], schema: type[BaseModel]) -> list[Message]:
+    """Ask for JSON in the system message, so that the request itself stays as it is."""
+    order = "Answer with one JSON object that fits this JSON schema, and with nothing else:\n" + json.dumps(
+        schema.model_json_schema(), ensure_ascii=False
+    )
+    first, *rest = messages
+    if first.role == "system":
+        return [Message(role="system", content=f"{first.content}\n\n{order}"), *rest]
+    return [Message(role="system", content=order), first, *rest]
+
+
+def _unfenced(text: str) -> str:
+    match = _FENCE.search(text)
+    return (match[1] if match else text).strip()
+
+
+def _problem(error: ValidationError) -> str:
+    parts = (f"{'.'.join(map(str, item['loc'])) or 'answer'}: {item['msg']}" for item in error.errors())
+    return "; ".join(list(parts)[:5])
+
+
+def _asked_to_wait(outcome: Any) -> float:
+    """Seconds the provider asked to wait (Retry-After), 0 if it did not say."""
+    response = getattr(outcome.exception(), "response", None)
+    try:
+        seconds = float(response.headers.get("retry-after", 0)) if response is not None else 0.0
+    except ValueError:  # an HTTP date; the backoff will do
+        seconds = 0.0
+    return min(seconds, LONGEST_WAIT)
+
+
+def _clean(text: str) -> str:
+    """One line of at most 300 characters with everything that looks like a secret taken out."""
+    line = " ".join(text.partition("\nTraceback")[0].split()).removeprefix("litellm.")
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name) and len(value) >= 6:
+            line = line.replace(value, "[secret]")
+    line = _SECRET.sub("[secret]", line)
+    return line if len(line) <= 300 else line[:297] + "..."

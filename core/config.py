@@ -128,6 +128,8 @@ class RolloutStageConfig(StageConfig):
     group_size: int = Field(4, ge=2)
     """Episodes of the same task and seed."""
     temperature: float = Field(0.7, gt=0)
+    invalid_penalty: float = Field(0.05, ge=0)
+    """Taken from the reward (1 for a solved task) per action that is malformed or names nothing on the page."""
 
     @model_validator(mode="after")
     def _groups(self) -> "RolloutStageConfig":

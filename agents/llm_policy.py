@@ -11,9 +11,8 @@ class LLMPolicy:
     """Asks an `LLM` once per context; a context that fails for good is an error reply, not an exception."""
 
     def __init__(self, llm: LLM, label: str | None = None) -> None:
-        scripted = " (scripted)" if llm.model.startswith("expert/") else ""
         self._llm = llm
-        self._label = label or llm.model + scripted
+        self._label = label or llm.label
 
     @property
     def label(self) -> str:

@@ -78,6 +78,11 @@ class LLM:
         if self._embedded:
             resolve(prefix, PROVIDERS, what="provider")()
 
+    @property
+    def label(self) -> str:
+        """What to call it wherever results are shown; the embedded expert says that it is scripted."""
+        return f"{self.model} (scripted)" if self._embedded else self.model
+
     def complete(self, messages: Sequence[Message]) -> str:
         """The model's answer to one conversation.
 

@@ -1,0 +1,36 @@
+"""The judge: decides from the transcript alone whether an episode was successful. It never sees rewards.
+
+Where an environment has a programmatic check, that check decides what is accepted and the verdict is
+kept beside it.
+"""
+
+from pydantic import BaseModel, Field
+
+from tutelage.agents.requests import judge_request
+from tutelage.llm import LLM
+from tutelage.types import Trajectory, Verdict
+
+
+class Judgement(BaseModel):
+    """The judge's reply."""
+
+    successful: bool
+    reason: str = Field(min_length=1)
+    cited: list[int] = []
+
+
+def judge(trajectory: Trajectory, llm: LLM) -> Verdict:
+    """Judge one trajectory; citations of steps that do not exist are left out.
+
+    Raises:
+        PolicyFailed: no usable answer after all retries.
+        BudgetSpent: a limit was reached.
+    """
+    reply = llm.structured(judge_request(trajectory), Judgement)
+    return Verdict(
+        trajectory=trajectory.id,
+        judge=llm.label,
+        successful=reply.successful,
+        reason=reply.reason,
+        cited=tuple(dict.fromkeys(step for step in reply.cited if 0 <= step < len(trajectory.steps))),
+    )

@@ -2,10 +2,12 @@
 // what Python calls: begin, observe, describe, settle. It reads the page and sets `data-ref`; it never acts.
 (() => {
   const INTERACTIVE_TAGS = new Set(['A', 'BUTTON', 'INPUT', 'SELECT', 'TEXTAREA', 'OPTION', 'SUMMARY']);
+  const CONTROLS = 'a, button, input, select, textarea';
   const ARIA = new Set(['tab', 'menuitem', 'button', 'link', 'checkbox', 'radio', 'option', 'slider', 'spinbutton']);
   const MOUSE = ['click', 'mousedown', 'mouseup', 'pointerdown', 'pointerup'];
   const KEYS = ['keydown', 'keypress', 'keyup'];
   const SHAPES = new Set(['rect', 'circle', 'ellipse', 'polygon', 'path', 'line', 'text']);
+  const SILENT = new Set(['SCRIPT', 'STYLE', 'TEMPLATE', 'DESC', 'DEFS', 'TITLE']);
   const FRAME_IDS = new Set(['sync-task-cover', 'click-canvas', 'reward-display', 'query']);
   const NAME_LENGTH = 80;
   const VALUE_LENGTH = 600;
@@ -47,15 +49,24 @@
   };
   window.clearTimeout = id => { pending.delete(id); realClearTimeout(id); };
 
-  const busy = () => pending.size > 0 || (window.jQuery && jQuery.timers && jQuery.timers.length > 0);
+  const busy = () => pending.size > 0 || (window.jQuery && jQuery.timers && jQuery.timers.length > 0) ||
+    [...document.images].some(image => !image.complete);
 
   const listensTo = (el, types) => {
     if (types.some(type => typeof el['on' + type] === 'function')) return true;
-    const data = window.jQuery && jQuery._data ? jQuery._data(el) : null;
-    // One native listener of jQuery's stands for many handlers; those for descendants do not count.
-    if (data && data.events && types.some(t => (data.events[t] || []).some(h => !h.selector))) return true;
-    return (listeners.get(el) || []).some(l => types.includes(l.type) && !(data && l.handler === data.handle));
+    // One native listener of jQuery's stands for many handlers, some of them for descendants.
+    if (handlersOf(el, types).some(h => !h.selector)) return true;
+    const ofJQuery = window.jQuery && jQuery._data ? jQuery._data(el, 'handle') : null;
+    return (listeners.get(el) || []).some(l => types.includes(l.type) && l.handler !== ofJQuery);
   };
+
+  const handlersOf = (el, types) => {
+    const events = (window.jQuery && jQuery._data && jQuery._data(el, 'events')) || {};
+    return types.flatMap(type => events[type] || []);
+  };
+
+  // Selectors through which ancestors listen for their descendants.
+  const delegated = el => handlersOf(el, MOUSE).map(h => h.selector).filter(Boolean);
 
   // -- roles and names ----------------------------------------------------------------------------
 
@@ -90,7 +101,25 @@
     const next = el.nextSibling;
     if ((el.type === 'checkbox' || el.type === 'radio') && next && next.nodeType === Node.TEXT_NODE)
       return squeeze(next.textContent);
-    return el.placeholder || '';
+    return el.placeholder || captionBefore(el);
+  };
+
+  // Many pages put a field's caption before it without saying so: a few words, right before the field
+  // or before the box that holds nothing else.
+  const captionBefore = el => {
+    for (let node = el; node && node.id !== 'area'; node = node.parentElement) {
+      let before = node.previousSibling;
+      while (before && (before.tagName === 'BR' || !squeeze(before.textContent))) {
+        if (before.nodeType === Node.ELEMENT_NODE && (isControl(before) || before.querySelector(CONTROLS))) return '';
+        before = before.previousSibling;
+      }
+      if (!before) continue;
+      const text = squeeze(before.textContent);
+      const short = text.length <= 30 && text.split(' ').length <= 3 && /\p{L}/u.test(text);
+      return short && !(before.nodeType === Node.ELEMENT_NODE && (isControl(before) || before.querySelector(CONTROLS)))
+        ? text : '';
+    }
+    return '';
   };
 
   const shapeName = el => {
@@ -110,21 +139,38 @@
     return name || el.getAttribute('title') || el.getAttribute('alt') || '';
   };
 
-  const classOf = el => (typeof el.className === 'string' && el.className) || el.id || '';
+  // For what bears no text, e.g. an icon or a coloured box: its class, and its colour if it was given one.
+  const looksOf = el => {
+    const kind = (typeof el.className === 'string' && el.className) || el.id || '';
+    return squeeze(`${kind.slice(0, 30)} ${(el.style && el.style.backgroundColor) || ''}`);
+  };
 
   // -- the observation ----------------------------------------------------------------------------
 
   const hidden = style => style.display === 'none' || style.visibility === 'hidden';
   const points = el => getComputedStyle(el).cursor === 'pointer';
 
-  const canActOn = el => {
+  const isControl = el => INTERACTIVE_TAGS.has(el.tagName) || ARIA.has(el.getAttribute('role'));
+
+  const canActOn = (el, selectors) => {
     if (el.id === 'area' || el.id === 'wrap') return false;
-    if (INTERACTIVE_TAGS.has(el.tagName) || ARIA.has(el.getAttribute('role'))) return true;
-    return listensTo(el, MOUSE) || (points(el) && !(el.parentElement && points(el.parentElement)));
+    if (el.tagName === 'A' && el.parentElement.getAttribute('role') === 'tab') return false;  // the tab is listed
+    if (isControl(el) || (el.tabIndex >= 0 && listensTo(el, KEYS) && !el.querySelector(CONTROLS + ', [role]')))
+      return true;
+    const reacts = listensTo(el, MOUSE) || selectors.some(selector => el.matches(selector)) ||
+      (points(el) && !(el.parentElement && points(el.parentElement)));
+    // A wrapper that says just what the control in it says would only be listed twice.
+    return reacts && ![...el.children].some(child => isControl(child) && squeeze(child.innerText) === squeeze(el.innerText));
   };
+
+  // An image takes no room until it is loaded, but it is there.
+  const takesNoRoom = (el, style, box) => (box.width === 0 || box.height === 0) && el.tagName !== 'OPTION' &&
+    style.display !== 'contents' && !style.content.startsWith('url(');
 
   const isPlainCell = el =>
     (el.tagName === 'TD' || el.tagName === 'TH') && squeeze(el.innerText) && !el.querySelector('input,select,button,a,textarea');
+
+  const isField = el => ['INPUT', 'SELECT', 'TEXTAREA'].includes(el.tagName);
 
   const states = (el, role) => {
     let out = '';
@@ -152,35 +198,40 @@
       el.setAttribute('data-ref', ref);
       let role = roleOf(el);
       let name = nameOf(el, role).slice(0, NAME_LENGTH);
-      if (!name && role === 'generic') {
-        if ((getComputedStyle(el).backgroundImage || 'none') !== 'none') role = 'image';
-        name = classOf(el).slice(0, 30);
+      if (!name && ['generic', 'button', 'link', 'image'].includes(role)) {
+        if (role === 'generic' && (getComputedStyle(el).backgroundImage || 'none') !== 'none') role = 'image';
+        name = looksOf(el);
       }
+      // A field's caption is its name and need not be said twice.
+      if (isField(el) && lines.length && lines.at(-1).trim() === 'text ' + quote(name)) lines.pop();
       lines.push('  '.repeat(depth) + `[${ref}] ${role}` + (name ? ' ' + quote(name) : '') + states(el, role));
       return name;
     };
 
-    const walk = (parent, depth, said) => {
+    const walk = (parent, depth, said, selectors) => {
+      if (parent.tagName === 'TEXTAREA') return;
+      selectors = [...selectors, ...delegated(parent)];
       for (const node of parent.childNodes) {
         if (node.nodeType === Node.TEXT_NODE) {
           const text = squeeze(node.textContent);
+          const beside = node.previousElementSibling || (node.parentElement.tagName === 'LABEL' && node.parentElement.querySelector('input'));
+          if (text && beside && isField(beside) && labelOf(beside) === text) continue;
           if (text && !said.includes(text)) lines.push('  '.repeat(depth) + 'text ' + quote(text));
           continue;
         }
-        if (node.nodeType !== Node.ELEMENT_NODE || ['SCRIPT', 'STYLE', 'HEAD'].includes(node.tagName)) continue;
+        if (node.nodeType !== Node.ELEMENT_NODE || SILENT.has(node.tagName.toUpperCase())) continue;
         if (FRAME_IDS.has(node.id)) continue;
         const style = getComputedStyle(node);
         if (hidden(style)) continue;
-        const box = node.getBoundingClientRect();
-        const empty = (box.width === 0 || box.height === 0) && node.tagName !== 'OPTION' && style.display !== 'contents';
+        const empty = takesNoRoom(node, style, node.getBoundingClientRect());
         if (empty && style.overflow !== 'visible') continue;
         if (isPlainCell(node)) refer(node, depth);
-        else if (!empty && canActOn(node)) walk(node, depth + 1, refer(node, depth));
-        else walk(node, depth, said);
+        else if (!empty && canActOn(node, selectors)) walk(node, depth + 1, refer(node, depth), selectors);
+        else walk(node, depth, said, selectors);
       }
     };
 
-    walk(document.body, 0, '');
+    walk(document.body, 0, '', []);
     return lines.join('\n');
   };
 

@@ -41,3 +41,7 @@ class EnvironmentBroken(TutelageError):
 
 class PolicyFailed(TutelageError):
     """The policy could not answer after all retries."""
+
+
+class MemoryBusy(TutelageError):
+    """Another process holds the memory index; the message names it."""

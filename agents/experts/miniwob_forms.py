@@ -1,9 +1,7 @@
 """Experts for forms: text fields, choices and sliders that are set and submitted."""
 
-import re
-
 from tutelage.agents.experts.miniwob_rules import MINIWOB, submit
-from tutelage.agents.experts.page import Advice, Element, Page, click, fill, fill_all, select, wait
+from tutelage.agents.experts.page import Advice, Element, Page, click, fill_all, select
 from tutelage.agents.experts.registry import has
 
 expert = MINIWOB.expert
@@ -79,3 +77,33 @@ def option(page: Page, name: str) -> Advice:
 def choose_list(page: Page, name: str) -> Advice:
     box = page.one("combobox")
     return submit(page) if box.value == name else select(box, name)
+
+
+@expert(r"Select (?P<names>.*) from the scroll list and click Submit\.", families="click-scroll-list")
+def scroll_list(page: Page, names: str) -> Advice:
+    """`select` adds one option; a click on an option changes it."""
+    wanted = names.split(", ")
+    options = page.all("option")
+    for extra in options:
+        if extra.selected and extra.name not in wanted:
+            return click(extra)
+    missing = [option for option in options if option.name in wanted and not option.selected]
+    return click(*missing) if missing else submit(page)
+
+
+@expert(r"Select (?P<number>-?\d+) with the spinner and hit Submit\.", families="use-spinner")
+def spinner(page: Page, number: str) -> Advice:
+    return fill_all([(page.one("spinbutton"), number)]) or submit(page)
+
+
+@expert(
+    r'Check the (?P<radio>\d)\w\w radio button and enter the number "(?P<number>-?\d+)" into the '
+    r"(?P<box>\d)\w\w textbox\.",
+    families="form-sequence-2",
+)
+def radio_and_number(page: Page, radio: str, number: str, box: str) -> Advice:
+    button = page.all("radio")[int(radio) - 1]
+    if not button.checked:
+        return click(button)
+    texts = ((field, number if index == int(box) else "") for index, field in enumerate(fields(page), 1))
+    return fill_all(texts) or submit(page)

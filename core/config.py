@@ -120,8 +120,10 @@ class SftConfig(StageConfig):
     type: Literal["sft"] = "sft"
     steps: int = Field(100, ge=1)
     learning_rate: float = Field(5e-5, gt=0)
-    packing: bool = False
-    """Pack rows instead of bucketing them by length; slower on a CPU."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after warm-up."""
+    checkpoint_every: int = Field(25, ge=1)
+    """Optimiser steps between checkpoints; after a kill the stage continues from the last one."""
 
 
 class RolloutStageConfig(StageConfig):

@@ -170,6 +170,8 @@ class LLM:
             **self._options,
         )
         self.usage.add(self.role, self._cost(response))
+        if not response.choices:
+            raise PolicyFailed(f"{self.model}: the provider's answer holds no message")
         return response.choices[0].message.content or ""
 
     def _cost(self, response: Any) -> Usage:
@@ -241,9 +243,9 @@ def _problem(error: ValidationError) -> str:
 
 def _asked_to_wait(outcome: Any) -> float:
     """Seconds the provider asked to wait (Retry-After), 0 if it did not say."""
-    response = getattr(outcome.exception(), "response", None)
+    headers = getattr(outcome.exception(), "litellm_response_headers", None) or {}
     try:
-        seconds = float(response.headers.get("retry-after", 0)) if response is not None else 0.0
+        seconds = float(headers.get("retry-after", 0))
     except ValueError:  # an HTTP date; the backoff will do
         seconds = 0.0
     return min(seconds, LONGEST_WAIT)

@@ -11,9 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from tutelage.agents.guard import NEGATION, covers
 from tutelage.agents.requests import distiller_request
+from tutelage.errors import TutelageError
 from tutelage.llm import LLM
 from tutelage.patterns import goal_template, matches, problem
 from tutelage.types import Content, Experience, Guardrail, Kind, Skill, Source, Step, Sticker, Trajectory, Verdict
+
+MAX_EXISTING = 12
+"""Existing experiences shown to the distiller at most, the newest ones."""
 
 
 class Draft(BaseModel):
@@ -66,18 +70,51 @@ class _Unfounded(ValueError):
     """A draft that the trajectory does not bear out."""
 
 
-def distil(
-    trajectory: Trajectory, verdict: Verdict, existing: Sequence[Experience], llm: LLM
-) -> tuple[list[Experience], list[Rejection]]:
-    """Candidate experiences of one trajectory, and what was dropped and why.
+Distilled = tuple[list[Experience], list[Rejection]]
+"""Candidate experiences of one trajectory, and what was dropped and why."""
+
+
+def distil(trajectory: Trajectory, verdict: Verdict, existing: Sequence[Experience], llm: LLM) -> Distilled:
+    """Distil one trajectory.
 
     Raises:
         PolicyFailed: no usable answer after all retries.
         BudgetSpent: a limit was reached.
     """
-    if not trajectory.success and not verdict.cited:
-        return [], [Rejection(trajectory.id, None, "the judge cites no mistake", verdict.reason)]
-    reply = llm.structured(distiller_request(trajectory, verdict, existing), Distillation)
+    result = distil_many([(trajectory, verdict)], existing, llm)[0]
+    if isinstance(result, TutelageError):
+        raise result
+    return result
+
+
+def distil_many(
+    cases: Sequence[tuple[Trajectory, Verdict]], existing: Sequence[Experience], llm: LLM
+) -> list[Distilled | TutelageError]:
+    """Distil each case, asked for at once; one that could not be had is its error in the list.
+
+    Args:
+        existing: experiences the distiller shall not repeat; it is shown those of the case's own family.
+    """
+    asked = [case for case in cases if case[0].success or case[1].cited]
+    requests = [distiller_request(trajectory, verdict, _related(existing, trajectory)) for trajectory, verdict in asked]
+    replies = iter(llm.structured_many(requests, Distillation))
+    results: list[Distilled | TutelageError] = []
+    for trajectory, verdict in cases:
+        if not trajectory.success and not verdict.cited:
+            results.append(([], [Rejection(trajectory.id, None, "the judge cites no mistake", verdict.reason)]))
+            continue
+        reply = next(replies)
+        results.append(reply if isinstance(reply, TutelageError) else _read(reply, trajectory, verdict, llm.label))
+    return results
+
+
+def _related(existing: Sequence[Experience], trajectory: Trajectory) -> list[Experience]:
+    task = trajectory.task
+    same = [item for item in existing if (item.environment, item.family) == (task.environment, task.family)]
+    return same[-MAX_EXISTING:]
+
+
+def _read(reply: Distillation, trajectory: Trajectory, verdict: Verdict, author: str) -> Distilled:
     drafts = [*reply.stickers, *reply.skills, *reply.guardrails]
     if not drafts:
         return [], [Rejection(trajectory.id, None, "the distiller found nothing to say", reply.note)]
@@ -88,7 +125,7 @@ def distil(
         except _Unfounded as error:
             rejections.append(Rejection(trajectory.id, _kind(draft), str(error), draft.model_dump_json()))
             continue
-        experiences.append(_experience(content, steps, trajectory, author=llm.label))
+        experiences.append(_experience(content, steps, trajectory, author=author))
     return experiences, rejections
 
 

@@ -1,0 +1,206 @@
+"""From trajectories to experiences: judge, accept, distil, unite, admit.
+
+The environment's programmatic check accepts; the verdict is stored beside it. Stickers and skills are
+active when an accepted trajectory bears them out. A guardrail is active only if replay shows that it
+stops a recorded mistake and no right step of any accepted trajectory of its environment.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tutelage.agents.distiller import Rejection, distil_many
+from tutelage.agents.guard import forbids
+from tutelage.agents.judge import judge_many
+from tutelage.errors import BudgetSpent, TutelageError
+from tutelage.llm import LLM
+from tutelage.types import Ending, Experience, Guardrail, Split, Status, Trajectory, Verdict
+
+BATCH = 16
+"""Trajectories judged between two reports of verdicts."""
+BROKEN = (Ending.ENVIRONMENT_ERROR, Ending.POLICY_ERROR)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What came out, and how much was lost where."""
+
+    verdicts: tuple[Verdict, ...]
+    """New ones."""
+    experiences: tuple[Experience, ...]
+    """New experiences, and new versions of existing ones that gained sources; all active."""
+    rejections: tuple[Rejection, ...]
+    funnel: dict[str, int]
+    """How many there were at each point; ``rejected: REASON`` counts what was dropped."""
+
+
+def extract(
+    trajectories: Sequence[Trajectory],
+    *,
+    judge_llm: LLM,
+    distiller_llm: LLM,
+    verdicts: Mapping[str, Verdict] | None = None,
+    accepted: Sequence[Trajectory] = (),
+    existing: Sequence[Experience] = (),
+    per_family: int = 4,
+    on_verdict: Callable[[Verdict], None] | None = None,
+) -> Extraction:
+    """Extract experiences from trajectories of the train split; others are counted and left alone.
+
+    Args:
+        verdicts: those there are already, by trajectory id; they are not asked for again.
+        accepted: further accepted trajectories that guardrails must not get in the way of.
+        existing: latest versions of the experiences there are.
+        per_family: successes and failures distilled per family at most, of each.
+        on_verdict: is given each new verdict as it comes, so that none is lost.
+
+    Raises:
+        BudgetSpent: a limit was reached; verdicts so far were delivered through `on_verdict`.
+    """
+    usable = [item for item in trajectories if item.task.split is Split.TRAIN and item.ending not in BROKEN]
+    known = dict(verdicts or {})
+    new = _judge_missing(usable, known, judge_llm, on_verdict)
+    judged = [item for item in usable if item.id in known]
+    chosen = _choose(judged, per_family)
+    candidates, rejections = _distil([(item, known[item.id]) for item in chosen], existing, distiller_llm)
+    united, unchanged = _unite(candidates, existing)
+    good = _distinct([item for item in usable if item.success] + [item for item in accepted if item.success])
+    bad = [item for item in judged if not item.success]
+    admitted, refused = _admit(united, good, bad, known)
+    rejections += refused
+    funnel = {
+        "trajectories": len(trajectories),
+        "usable": len(usable),
+        "judged": len(judged),
+        "accepted": sum(item.success for item in usable),
+        "judge agrees": sum(known[item.id].successful == item.success for item in judged),
+        "distilled": len(chosen),
+        **{f"{kind} candidates": n for kind, n in Counter(item.kind for item in candidates).items()},
+        "united": len(candidates) - len(united) - unchanged,
+        "unchanged": unchanged,
+        **{f"active {kind}s": n for kind, n in Counter(item.kind for item in admitted).items()},
+        **{f"rejected: {reason}": n for reason, n in Counter(item.reason for item in rejections).items()},
+    }
+    return Extraction(tuple(new), tuple(admitted), tuple(rejections), funnel)
+
+
+def _judge_missing(
+    trajectories: Sequence[Trajectory],
+    known: dict[str, Verdict],
+    llm: LLM,
+    on_verdict: Callable[[Verdict], None] | None,
+) -> list[Verdict]:
+    """Judge those without a verdict and add it to `known`; one without an answer stays unjudged."""
+    missing = [item for item in trajectories if item.id not in known]
+    new: list[Verdict] = []
+    for start in range(0, len(missing), BATCH):
+        answers = judge_many(missing[start : start + BATCH], llm)
+        for answer in answers:
+            if isinstance(answer, Verdict):
+                new.append(answer)
+                known[answer.trajectory] = answer
+                if on_verdict is not None:
+                    on_verdict(answer)
+        _raise_if_spent(answers)
+    return new
+
+
+def _choose(trajectories: Sequence[Trajectory], per_family: int) -> list[Trajectory]:
+    """The first `per_family` successes and as many failures of each family."""
+    taken: Counter[tuple[str, str, bool]] = Counter()
+    chosen = []
+    for item in trajectories:
+        cell = (item.task.environment, item.task.family, item.success)
+        if taken[cell] < per_family:
+            taken[cell] += 1
+            chosen.append(item)
+    return chosen
+
+
+def _distil(
+    cases: Sequence[tuple[Trajectory, Verdict]], existing: Sequence[Experience], llm: LLM
+) -> tuple[list[Experience], list[Rejection]]:
+    answers = distil_many(cases, existing, llm)
+    _raise_if_spent(answers)
+    experiences, rejections = [], []
+    for (trajectory, _), answer in zip(cases, answers, strict=True):
+        if isinstance(answer, TutelageError):
+            rejections.append(Rejection(trajectory.id, None, "the distiller did not answer", str(answer)))
+            continue
+        experiences += answer[0]
+        rejections += answer[1]
+    return experiences, rejections
+
+
+def _raise_if_spent(answers: Iterable[object]) -> None:
+    for answer in answers:
+        if isinstance(answer, BudgetSpent):
+            raise answer
+
+
+def _unite(candidates: Sequence[Experience], existing: Sequence[Experience]) -> tuple[list[Experience], int]:
+    """One experience per content and family, with the sources of all; and how many said nothing new.
+
+    An existing one that gains a source becomes a new version; a retired one stays retired.
+    """
+    united: dict[str, Experience] = {}
+    before = {_identity(item): item for item in existing}
+    unchanged = 0
+    for item in candidates:
+        key = _identity(item)
+        old = united.get(key) or before.get(key)
+        if old is None:
+            united[key] = item
+            continue
+        sources = old.sources + tuple(source for source in item.sources if source not in old.sources)
+        if old.status is Status.RETIRED or sources == old.sources:
+            unchanged += 1
+            continue
+        version = old.version if key in united else old.version + 1
+        united[key] = old.model_copy(update={"sources": sources, "version": version})
+    return list(united.values()), unchanged
+
+
+def _identity(item: Experience) -> str:
+    return f"{item.environment}/{item.family}/{item.content.model_dump_json()}"
+
+
+def _admit(
+    candidates: Sequence[Experience],
+    good: Sequence[Trajectory],
+    bad: Sequence[Trajectory],
+    verdicts: Mapping[str, Verdict],
+) -> tuple[list[Experience], list[Rejection]]:
+    """The candidates that the evidence supports, active; and the guardrails that replay refutes."""
+    admitted, refused = [], []
+    for item in candidates:
+        reason = ""
+        if isinstance(item.content, Guardrail):
+            if any(_stops(item, trajectory, _right_steps(trajectory, verdicts)) for trajectory in good):
+                reason = "a guardrail that would stop a right step"
+            elif not any(_stops(item, trajectory, verdicts[trajectory.id].cited) for trajectory in bad):
+                reason = "a guardrail that would stop no recorded mistake"
+        if reason:
+            refused.append(Rejection(item.sources[0].trajectory, item.kind, reason, item.content.model_dump_json()))
+        else:
+            admitted.append(item.model_copy(update={"status": Status.ACTIVE}))
+    return admitted, refused
+
+
+def _right_steps(trajectory: Trajectory, verdicts: Mapping[str, Verdict]) -> list[int]:
+    """Steps that a guardrail must not stop: all, but for mistakes that were put right later."""
+    verdict = verdicts.get(trajectory.id)
+    cited = verdict.cited if verdict else ()
+    return [index for index in range(len(trajectory.steps)) if index not in cited]
+
+
+def _stops(guardrail: Experience, trajectory: Trajectory, steps: Iterable[int]) -> bool:
+    """Whether the guardrail would have stopped one of these steps of a trajectory of its environment."""
+    if trajectory.task.environment != guardrail.environment:
+        return False
+    taken = (trajectory.steps[index] for index in steps)
+    return any(forbids([guardrail], step.meaning, step.observation, trajectory.goal) for step in taken)
+
+
+def _distinct(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    return list({item.id: item for item in trajectories}.values())

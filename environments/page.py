@@ -21,8 +21,23 @@ SIGNATURES = {
 """Actions on a page and what their arguments are; every argument is a string."""
 
 _KEYS = frozenset(
-    "Enter Tab Escape Backspace Delete Space Home End PageUp PageDown Insert "
-    "ArrowUp ArrowDown ArrowLeft ArrowRight".split()
+    [
+        "Enter",
+        "Tab",
+        "Escape",
+        "Backspace",
+        "Delete",
+        "Space",
+        "Home",
+        "End",
+        "PageUp",
+        "PageDown",
+        "Insert",
+        "ArrowUp",
+        "ArrowDown",
+        "ArrowLeft",
+        "ArrowRight",
+    ]
 )
 _MODIFIERS = frozenset(["Control", "Shift", "Alt"])
 _STRING = r'"(?:[^"\\]|\\.)*"'
@@ -92,11 +107,11 @@ def usage(name: str) -> str:
     return str(Call(name, tuple(examples[kind] for kind in SIGNATURES[name])))
 
 
-def meaning(action: str, observation: str) -> str:
+def meaning(action: str, observation: str, allowed: tuple[str, ...] = tuple(SIGNATURES)) -> str:
     """The action with its reference replaced by role and name; empty if it is not well-formed."""
     try:
         call = parse_call(action)
-        element = check(call, observation)
+        element = check(call, observation, allowed)
     except CallError:
         return ""
     if element is None:

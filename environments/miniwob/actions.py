@@ -28,7 +28,7 @@ async def perform(page: "Page", call: Call) -> None:
         await page.wait_for_timeout(NOOP)
         return
     ref = call.args[0]
-    about = await page.evaluate("ref => tutelage.describe(ref)", ref)
+    about = await page.evaluate("([ref, content]) => tutelage.describe(ref, content)", [ref, call.args[-1]])
     if about is None:
         raise ActionRefused(f"{ref} is no longer on the page.")
     target = page.locator(f'[data-ref="{ref}"]')
@@ -48,6 +48,9 @@ async def _click(page: "Page", target: "Locator", about: dict[str, Any], call: C
         await target.locator("xpath=ancestor::select").select_option(index=about["index"], timeout=ELEMENT_TIMEOUT)
     elif about["tag"] == "OPTION" and about["multiple"]:
         await target.click(modifiers=["Control"], timeout=ELEMENT_TIMEOUT)
+    elif about["opens"]:
+        # What opens under the mouse is not pressed: jQuery UI takes a press for a choice.
+        await target.hover(timeout=ELEMENT_TIMEOUT)
     else:
         await target.click(timeout=ELEMENT_TIMEOUT)
 
@@ -58,11 +61,16 @@ async def _fill(page: "Page", target: "Locator", about: dict[str, Any], call: Ca
         raise ActionRefused(f"One cannot write into {ref}; it is not a text field.")
     if about["locked"]:
         raise ActionRefused(f"{ref} is read-only or disabled.")
-    if about["keys"] and len(content) <= TYPED_LENGTH:
+    if not about["accepts"]:
+        form = _FORMS.get(about["type"], "a text of another form")
+        raise ActionRefused(f"{ref} wants {form}.")
+    if about["keys"] and 0 < len(content) <= TYPED_LENGTH:
         await target.fill("", timeout=ELEMENT_TIMEOUT)
         await target.press_sequentially(content, timeout=ELEMENT_TIMEOUT + 20 * len(content))
-    else:
-        await target.fill(content, timeout=ELEMENT_TIMEOUT)
+        if await target.input_value(timeout=ELEMENT_TIMEOUT) not in ("", about["value"]):
+            return
+        # The page swallowed the keys, as a spinner does; put the text in as a paste would.
+    await target.fill(content, timeout=ELEMENT_TIMEOUT)
 
 
 async def _select(page: "Page", target: "Locator", about: dict[str, Any], call: Call) -> None:
@@ -79,6 +87,7 @@ async def _press(page: "Page", target: "Locator", about: dict[str, Any], call: C
     await target.press(call.args[1], timeout=ELEMENT_TIMEOUT)
 
 
+_FORMS = {"date": "a date such as 2016-03-09", "time": "a time such as 20:15", "number": "a number"}
 _ACTIONS = {"click": _click, "fill": _fill, "select": _select, "press": _press}
 
 
@@ -90,7 +99,6 @@ def _reason(message: str) -> str:
         ("not stable", "it keeps moving"),
         ("not editable", "it is read-only"),
         ("detached", "it is no longer on the page"),
-        ("Malformed value", "the text does not have the form that the field wants"),
         ("outside of the viewport", "it is outside of the visible part"),
     ):
         if sign in message:

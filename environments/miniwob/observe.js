@@ -141,8 +141,9 @@
 
   // For what bears no text, e.g. an icon or a coloured box: its class, and its colour if it was given one.
   const looksOf = el => {
-    const kind = (typeof el.className === 'string' && el.className) || el.id || '';
-    return squeeze(`${kind.slice(0, 30)} ${(el.style && el.style.backgroundColor) || ''}`);
+    const words = typeof el.className === 'string' ? squeeze(el.className).split(' ') : [];
+    const telling = words.filter(word => !/^ui-(button|corner|state|widget)/.test(word)).join(' ');
+    return squeeze(`${(telling || el.id).slice(0, 40)} ${(el.style && el.style.backgroundColor) || ''}`);
   };
 
   // -- the observation ----------------------------------------------------------------------------
@@ -155,8 +156,7 @@
   const canActOn = (el, selectors) => {
     if (el.id === 'area' || el.id === 'wrap') return false;
     if (el.tagName === 'A' && el.parentElement.getAttribute('role') === 'tab') return false;  // the tab is listed
-    if (isControl(el) || (el.tabIndex >= 0 && listensTo(el, KEYS) && !el.querySelector(CONTROLS + ', [role]')))
-      return true;
+    if (isControl(el) || (el.tabIndex >= 0 && listensTo(el, KEYS) && !el.firstElementChild)) return true;
     const reacts = listensTo(el, MOUSE) || selectors.some(selector => el.matches(selector)) ||
       (points(el) && !(el.parentElement && points(el.parentElement)));
     // A wrapper that says just what the control in it says would only be listed twice.
@@ -164,7 +164,8 @@
   };
 
   // An image takes no room until it is loaded, but it is there.
-  const takesNoRoom = (el, style, box) => (box.width === 0 || box.height === 0) && el.tagName !== 'OPTION' &&
+  const takesNoRoom = (el, style, box) =>
+    (box.width === 0 || box.height === 0 || (box.width <= 1 && box.height <= 1)) && el.tagName !== 'OPTION' &&
     style.display !== 'contents' && !style.content.startsWith('url(');
 
   const isPlainCell = el =>
@@ -244,6 +245,15 @@
     while (busy() && performance.now() < until) await sleep(5);
   };
 
+  // Whether a field of this type takes the text; dates, times and numbers want a form of their own.
+  const accepts = (type, content) => {
+    if (!['date', 'time', 'month', 'week', 'datetime-local', 'number'].includes(type)) return true;
+    const probe = document.createElement('input');
+    probe.type = type;
+    probe.value = content;
+    return probe.value === content;
+  };
+
   const goal = () => {
     const utterance = core.getUtterance();
     return squeeze(typeof utterance === 'string' ? utterance : utterance.utterance);
@@ -270,17 +280,20 @@
     read: async cap => { await settle(cap); return state(); },
 
     // What Python has to know of an element to act on it; null if it is gone.
-    describe: ref => {
+    describe: (ref, content) => {
       const el = document.querySelector(`[data-ref="${ref}"]`);
       if (!el) return null;
       const list = el.tagName === 'OPTION' ? el.closest('select') : el.tagName === 'SELECT' ? el : null;
       return {
         tag: el.tagName,
         type: el.type || '',
+        value: 'value' in el ? el.value : '',
         editable: el.tagName === 'TEXTAREA' || el.isContentEditable || (el.tagName === 'INPUT' &&
           !['button', 'submit', 'reset', 'image', 'checkbox', 'radio', 'file', 'color', 'range'].includes(el.type)),
         locked: Boolean(el.disabled || el.readOnly),
         keys: listensTo(el, KEYS),
+        accepts: !el.type || accepts(el.type, content),
+        opens: el.getAttribute('aria-haspopup') === 'true',
         options: list ? [...list.options].map(option => squeeze(option.text)) : null,
         index: el.tagName === 'OPTION' ? el.index : null,
         multiple: Boolean(list && list.multiple),

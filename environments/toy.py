@@ -1,0 +1,131 @@
+"""Toy: a browserless text environment, small enough that a random two-layer model learns it in seconds.
+
+It is no benchmark. It has the page lines and the actions of the web environment (click and fill), a
+small vocabulary, many distinct episodes per family, and real ways to fail: the wrong button ends the
+episode without reward, and so does submitting too early.
+"""
+
+import json
+import random
+from dataclasses import dataclass, field
+from itertools import count
+from typing import ClassVar
+
+from tutelage.calls import Call
+from tutelage.environments import page
+from tutelage.environments.base import ActionRefused, Environment, Outcome
+from tutelage.errors import EnvironmentBroken, UnknownName
+from tutelage.types import Task
+
+WORDS = ("red", "blue", "green", "black", "white", "dog", "cat", "bird", "fish", "horse", "one", "two", "three", "four")
+ACTIONS = ("click", "fill", "noop")
+
+
+@dataclass
+class Widget:
+    """A button, a checkbox or a text box."""
+
+    role: str
+    name: str
+    value: str = ""
+    checked: bool = False
+
+    def line(self, ref: str) -> str:
+        text = f'[{ref}] {self.role} "{self.name}"'
+        if self.role == "textbox":
+            return f"{text} value={json.dumps(self.value, ensure_ascii=False)}"
+        return f"{text} checked={str(self.checked).lower()}" if self.role == "checkbox" else text
+
+
+@dataclass
+class Scene:
+    """What is on the page, and what solves it: a button to press, with all else as wanted."""
+
+    goal: str
+    widgets: list[Widget]
+    press: str = "submit"
+    texts: dict[str, str] = field(default_factory=dict)
+    ticked: frozenset[str] = frozenset()
+
+    def solved(self, pressed: str) -> bool:
+        texts = {w.name: w.value for w in self.widgets if w.role == "textbox"}
+        ticked = {w.name for w in self.widgets if w.checked}
+        return pressed == self.press and texts == self.texts and ticked == self.ticked
+
+
+def _press(rng: random.Random) -> Scene:
+    names = rng.sample(WORDS, rng.randint(3, 5))
+    wanted = rng.choice(names)
+    return Scene(f"press {wanted}", [Widget("button", name) for name in names], press=wanted)
+
+
+def _copy(rng: random.Random) -> Scene:
+    code = " ".join(rng.choices(WORDS, k=2))
+    buttons = [Widget("button", "submit"), Widget("button", "cancel")]
+    rng.shuffle(buttons)
+    return Scene(f"write {code} then press submit", [Widget("textbox", "code"), *buttons], texts={"code": code})
+
+
+def _tick(rng: random.Random) -> Scene:
+    names = rng.sample(WORDS, rng.randint(3, 4))
+    wanted = sorted(rng.sample(names, rng.randint(1, 2)), key=names.index)
+    widgets = [*(Widget("checkbox", name) for name in names), Widget("button", "submit")]
+    return Scene(f"tick {' and '.join(wanted)} then press submit", widgets, ticked=frozenset(wanted))
+
+
+def _form(rng: random.Random) -> Scene:
+    name, place = rng.sample(WORDS, 2)
+    boxes = [Widget("textbox", "name"), Widget("textbox", "place")]
+    rng.shuffle(boxes)
+    goal = f"write {name} as name and {place} as place then press submit"
+    return Scene(goal, [*boxes, Widget("button", "submit")], texts={"name": name, "place": place})
+
+
+_SCENES = {"copy": _copy, "form": _form, "press": _press, "tick": _tick}
+
+
+class Toy(Environment):
+    """One small page at a time, kept in memory."""
+
+    name: ClassVar[str] = "toy"
+    system: ClassVar[str] = 'Actions: click("r1"), fill("r1", "text"), noop().'
+
+    _scene: Scene | None = None
+
+    @classmethod
+    def families(cls) -> tuple[str, ...]:
+        return tuple(sorted(_SCENES))
+
+    @classmethod
+    def meaning(cls, action: str, observation: str) -> str:
+        return page.meaning(action, observation, ACTIONS)
+
+    def start(self, task: Task) -> tuple[str, str]:
+        if task.family not in _SCENES:
+            raise UnknownName(f"unknown toy family {task.family!r}; known: {', '.join(self.families())}")
+        self._scene = _SCENES[task.family](random.Random(f"{task.family}@{task.seed}"))
+        return self._scene.goal, self._read()
+
+    def act(self, call: Call) -> Outcome:
+        if self._scene is None:
+            raise EnvironmentBroken("there is no episode; reset the environment first")
+        element = page.check(call, self.observation, ACTIONS)
+        if element is None:
+            return Outcome(self._read())
+        widget = self._scene.widgets[int(element.ref[1:]) - 1]
+        if call.name == "fill":
+            if widget.role != "textbox":
+                raise ActionRefused(f"One cannot write into {element.ref}; it is a {widget.role}.")
+            widget.value = call.args[1]
+        elif widget.role == "checkbox":
+            widget.checked = not widget.checked
+        elif widget.role == "button":
+            solved = self._scene.solved(widget.name)
+            self._scene, observation = None, self._read()
+            return Outcome(observation, float(solved), terminated=True)
+        return Outcome(self._read())
+
+    def _read(self) -> str:
+        if self._scene is None:
+            return 'text "done"'
+        return "\n".join(widget.line(f"r{n}") for n, widget in zip(count(1), self._scene.widgets))

@@ -22,7 +22,7 @@ class Bar:
     """CSS class suffix that colours the row, e.g. ``off`` or ``on``."""
 
 
-def intervals(bars: Sequence[Bar], *, low: float, high: float, unit: str) -> Markup:
+def intervals(bars: Sequence[Bar], *, low: float, high: float, unit: str, name: str) -> Markup:
     """One row per bar: a dot at the value with a line over the interval, on an axis from `low` to `high`."""
     left, right, top = 250, 64, 8
     bottom = top + ROW * len(bars)
@@ -46,7 +46,7 @@ def intervals(bars: Sequence[Bar], *, low: float, high: float, unit: str) -> Mar
         )
         parts.append(_text(left - 12, y + 4, bar.label, "label", "end"))
         parts.append(_text(WIDTH - right + 12, y + 4, f"{bar.value:.0f}{unit}", "label", "start"))
-    return _svg(WIDTH, bottom + 24, parts, "success by arm")
+    return _svg(WIDTH, bottom + 24, parts, name)
 
 
 def curve(points: Sequence[tuple[float, float]], name: str) -> Markup:

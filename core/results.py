@@ -114,8 +114,8 @@ def results_table(record: "Record", cycle: int) -> "Table":
     evaluations, comparisons = load(record, EvaluationDoc, cycle), load(record, ComparisonDoc, cycle)
     gates = load(record, GateDoc, cycle)
     table = Table(title=f"Cycle {cycle}", caption="; ".join(_captions(evaluations, gates)), caption_justify="left")
-    for heading in ("student", "memory", "split", "success", "interval", "episodes", "left out", "paired gain, points"):
-        table.add_column(heading, justify="right" if heading in ("success", "episodes", "left out") else "left")
+    for title in ("student", "memory", "split", "success", "interval", "episodes", "left out", "paired gain, points"):
+        table.add_column(title, justify="right" if title in ("success", "episodes", "left out") else "left")
     for doc in evaluations:
         gains = [f"{points(item)} vs {heading(evaluations, item.old)}" for item in comparisons if item.new == doc.name]
         cells = (

@@ -1,9 +1,9 @@
 """One episode while it runs: its growing conversation, its steps, and what to tell the agent next."""
 
-import hashlib
 import time
 from dataclasses import dataclass, field
 
+from tutelage.agents.seeds import stable_seed
 from tutelage.conversation import split_reply, turn_message
 from tutelage.environments.base import Environment
 from tutelage.types import (
@@ -20,12 +20,6 @@ from tutelage.types import (
     Task,
     Trajectory,
 )
-
-
-def stable_seed(*parts: object) -> int:
-    """A seed below 2**31 that depends on `parts` alone, in every process."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 @dataclass(frozen=True)

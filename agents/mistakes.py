@@ -1,0 +1,143 @@
+"""A policy that errs on purpose, so that there are real failures to learn from."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+from tutelage.agents.experts.page import Element, parse
+from tutelage.agents.seeds import stable_seed
+from tutelage.calls import Call, CallError, parse_call
+from tutelage.conversation import join_reply, read_turn, split_reply
+from tutelage.types import Context, Policy, Reply
+
+LIMIT = 2
+"""Mistakes per episode at most; after them the inner policy has to cope with what they did."""
+
+_FINISHING = re.compile(r"(?i)\b(submit|ok|done|log ?in|search|send|book|go|next|finish|confirm|save)\b")
+
+Slip = Callable[[Call, "Situation", Random], Call | None]
+
+
+class Mistaken:
+    """Corrupts some of the inner policy's actions, from the text of the context alone.
+
+    The same context gets the same mistake, whatever else is in its batch.
+    """
+
+    def __init__(self, inner: Policy, rate: float, seed: int) -> None:
+        """
+        Args:
+            rate: probability that a step is corrupted, as long as the episode has fewer than `LIMIT` mistakes.
+        """
+        self._inner = inner
+        self._rate = rate
+        self._seed = seed
+        self._erred: dict[str, set[int]] = {}
+        """Turns with a mistake, by episode."""
+
+    @property
+    def label(self) -> str:
+        return f"{self._inner.label} + mistakes (scripted)"
+
+    def act(self, contexts: Sequence[Context]) -> list[Reply]:
+        """One reply per context, in order; a corrupted one comes without tokens."""
+        replies = self._inner.act(contexts)
+        return [self._err(context, reply) for context, reply in zip(contexts, replies, strict=True)]
+
+    def forget(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._erred.pop(key, None)
+        self._inner.forget(keys)
+
+    def _err(self, context: Context, reply: Reply) -> Reply:
+        situation = Situation(context)
+        erred = self._erred.setdefault(context.key, set())
+        random = Random(stable_seed(self._seed, context.seed))
+        if reply.error or random.random() >= self._rate or sum(turn < situation.turn for turn in erred) >= LIMIT:
+            return reply
+        thought, action = split_reply(reply.text)
+        try:
+            call = parse_call(action)
+        except CallError:
+            return reply
+        wrong = slip(call, situation, random)
+        if wrong is None:
+            return reply
+        erred.add(situation.turn)
+        return replace(reply, text=join_reply(thought, str(wrong)), tokens=None)
+
+
+class Situation:
+    """What a context shows: goal, page and the previous action."""
+
+    def __init__(self, context: Context) -> None:
+        turns = [read_turn(message.content) for message in context.messages if message.role == "user"]
+        replies = [message.content for message in context.messages if message.role == "assistant"]
+        self.turn = len(replies)
+        self.goal = (turns[0][0] or "").lower()
+        self.elements = [element for element in parse(turns[-1][1]) if element.ref]
+        self.previous = split_reply(replies[-1])[1] if replies else ""
+
+    def element(self, ref: object) -> Element | None:
+        return next((element for element in self.elements if element.ref == ref), None)
+
+
+def slip(call: Call, situation: Situation, random: Random) -> Call | None:
+    """Another call than `call`, wrong in one of the ways people and models err; None if none applies."""
+    slips: list[Slip] = [wrong_target, premature_end, altered_text, repetition, dropped_argument]
+    random.shuffle(slips)
+    wrong = (other(call, situation, random) for other in slips)
+    return next((found for found in wrong if found is not None and found != call), None)
+
+
+def wrong_target(call: Call, situation: Situation, random: Random) -> Call | None:
+    """The same action on another element of the same role."""
+    meant = situation.element(call.args[0]) if call.args else None
+    if meant is None:
+        return None
+    others = [
+        element
+        for element in situation.elements
+        if element.role == meant.role and element.ref != meant.ref and not _may_do_as_well(call, element, situation)
+    ]
+    return Call(call.name, (random.choice(others).ref, *call.args[1:])) if others else None
+
+
+def premature_end(call: Call, situation: Situation, random: Random) -> Call | None:
+    """A click on what finishes the task, while something else is still due."""
+    buttons = [
+        element for element in situation.elements if element.role == "button" and _FINISHING.search(element.name)
+    ]
+    if not buttons or (call.args and call.args[0] in [button.ref for button in buttons]):
+        return None
+    return Call("click", (random.choice(buttons).ref,))
+
+
+def altered_text(call: Call, situation: Situation, random: Random) -> Call | None:
+    """A typing error in the text of the call."""
+    at = len(call.args) - 1
+    text = call.args[at] if call.args else None
+    if not isinstance(text, str) or not text or situation.element(text) is not None:
+        return None
+    place = random.randrange(len(text))
+    typos = [text[:place] + text[place + 1 :], text[:place] + text[place] + text[place:], text.swapcase()]
+    return Call(call.name, (*call.args[:at], random.choice(typos)))
+
+
+def repetition(call: Call, situation: Situation, random: Random) -> Call | None:
+    """The previous action once more."""
+    try:
+        return parse_call(situation.previous)
+    except CallError:
+        return None
+
+
+def dropped_argument(call: Call, situation: Situation, random: Random) -> Call | None:
+    """The call without its last argument."""
+    return Call(call.name, call.args[:-1]) if call.args else None
+
+
+def _may_do_as_well(call: Call, element: Element, situation: Situation) -> bool:
+    """Whether clicking `element` could be right too, because the goal names it."""
+    return call.name == "click" and bool(element.name) and element.name.lower() in situation.goal

@@ -1,0 +1,285 @@
+"""Experiences to add, search and recall. The record is the truth; what is searched is rebuilt from it."""
+
+import logging
+import threading
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tutelage.config import MemoryConfig
+from tutelage.errors import RecordError
+from tutelage.memory.consolidate import identity, merged, with_status
+from tutelage.memory.embedder import embedder
+from tutelage.memory.index import VectorIndex
+from tutelage.memory.keyword import KeywordIndex, tokens
+from tutelage.memory.text import distilled, render, verbatim
+from tutelage.record import Record
+from tutelage.types import Experience, Kind, Recall, Shown, Split, Status, Step, Task, Trajectory
+
+_LOG = logging.getLogger(__name__)
+
+NEAR = 64
+"""Candidates that each of the two searches contributes to the fusion."""
+FAMILY_BOOST = 1.5
+"""Factor on the score of experiences of the task's own family."""
+OBSERVATION_LENGTH = 1000
+"""Characters of the first observation that take part in a recall."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An experience found, with its fused score and what it is made of."""
+
+    experience: Experience
+    score: float
+    """Between 0 and 1 (above with the family's boost), comparable within one search only."""
+    vector: float
+    """Cosine similarity to the distilled text."""
+    keyword: float
+    """BM25 score over the verbatim text."""
+
+
+class MemoryStore:
+    """Memory of one workspace; one process at a time, any number of its threads."""
+
+    def __init__(self, record: Record, folder: Path, config: MemoryConfig) -> None:
+        """Open the index in `folder` and repair it where it differs from the record.
+
+        Raises:
+            MemoryBusy: another process has it open.
+            UnknownName, MissingPart: there is no such embedder, or something is not installed.
+        """
+        self._record = record
+        self._config = config
+        self._embedder = embedder(config.embedder)
+        self._lock = threading.RLock()
+        self._index = VectorIndex(folder, embedder=self._embedder.name, dimension=self._embedder.dimension)
+        self._load()
+
+    def close(self) -> None:
+        self._index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def add(self, experience: Experience) -> Experience:
+        """Keep an experience, merged into the one that says exactly the same if there is one.
+
+        Returns:
+            What memory now holds, which may have another id and version; idempotent.
+            Inside a transaction of the record that is rolled back, open the memory again before using it.
+
+        Raises:
+            RecordError: it was drawn from a task that is held out, or its version is taken.
+        """
+        with self._lock:
+            known = self._items.get(experience.id) or self._same.get(identity(experience))
+            if known == experience:
+                return experience
+            self._refuse_held_out(experience)
+            return self._save(merged(known, experience) if known and known.id != experience.id else experience)
+
+    def activate(self, experience_id: str) -> Experience:
+        """Show and enforce it from now on."""
+        with self._lock:
+            return self._save(with_status(self._item(experience_id), Status.ACTIVE))
+
+    def retire(self, experience_id: str, reason: str) -> Experience:
+        """Neither show nor enforce it any more; it stays in the record, with the reason beside it."""
+        with self._lock, self._record.transaction():
+            retired = self._save(with_status(self._item(experience_id), Status.RETIRED))
+            self._record.put("retirement", experience_id, {"version": retired.version, "reason": reason})
+            return retired
+
+    def reindex(self) -> int:
+        """Drop the index and build it from the record; returns how many experiences it holds."""
+        with self._lock:
+            self._index.clear()
+            self._load()
+            return len(self._items)
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def search(
+        self,
+        text: str,
+        *,
+        kind: Kind | None = None,
+        environment: str | None = None,
+        family: str | None = None,
+        status: Status | str | None = "active",
+        exclude_task: str | None = None,
+        k: int = 5,
+    ) -> list[Hit]:
+        """The best `k` by vectors over distilled text and BM25 over verbatim text, best first.
+
+        `exclude_task` leaves out whatever was drawn from the task with this id.
+        """
+        kinds = [kind] if kind else None
+        wanted = _wanted(kind=kinds, environment=environment, family=family, status=status)
+        return self._ranked(text, wanted, exclude_task)[:k]
+
+    def recall(self, task: Task, goal: str, observation: str) -> Recall:
+        """What fits this situation: the best skills and stickers as text, and the family's guardrails as rules.
+
+        Experiences of other families of the environment may be shown too, so that an unseen family gets
+        something. Nothing that was drawn from this very task is returned.
+        """
+        with self._lock:
+            wanted = _wanted(environment=task.environment, status=Status.ACTIVE)
+            rules = self._matching({**wanted, "family": [task.family], "kind": ["guardrail"]}, task.id)
+            shown: dict[str, Shown] = {}
+            if self._config.top_k:
+                text = f"{goal}\n{observation[:OBSERVATION_LENGTH]}"
+                for hit in self._ranked(text, {**wanted, "kind": ["skill", "sticker"]}, task.id, prefer=task.family):
+                    item = hit.experience
+                    line = render(item)
+                    shown.setdefault(line, Shown(id=item.id, version=item.version, text=line))
+            return Recall(shown=tuple(shown.values())[: self._config.top_k], guardrails=tuple(rules.values()))
+
+    def sources(self, experience_id: str) -> list[tuple[Trajectory, Step, int]]:
+        """The steps it was drawn from, each with its trajectory and index in it."""
+        found = []
+        for source in self._record.experience(experience_id).sources:
+            trajectory = self._record.trajectory(source.trajectory)
+            for index in source.steps or range(len(trajectory.steps)):
+                found.append((trajectory, trajectory.steps[index], index))
+        return found
+
+    def stats(self) -> dict[str, Any]:
+        """How many experiences there are, by kind and status, and what they are indexed with."""
+        with self._lock:
+            items = list(self._items.values())
+            kinds = sorted({item.kind for item in items})
+            return {
+                "experiences": len(items),
+                "by_kind": {kind: sum(item.kind == kind for item in items) for kind in kinds},
+                "by_status": {status.value: sum(item.status is status for item in items) for status in Status},
+                "indexed": len(self._index.versions()),
+                "embedder": self._embedder.name,
+                "dimension": self._embedder.dimension,
+            }
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        """Read the record, and make the index hold just that."""
+        self._items = {item.id: item for item in self._record.experiences()}
+        self._same = {identity(item): item for item in self._items.values()}
+        self._words: dict[str, tuple[int, list[str]]] = {}
+        self._keywords: KeywordIndex | None = None
+        stored = self._index.versions()
+        stale = [item for item in self._items.values() if stored.get(item.id) != item.version]
+        gone = [key for key in stored if key not in self._items]
+        if stale or gone:
+            _LOG.info("memory index: %d experiences to write, %d to remove", len(stale), len(gone))
+        self._index.delete(gone)
+        self._write(stale)
+
+    def _save(self, experience: Experience) -> Experience:
+        """Record first: if the process dies in between, the next open repairs the index."""
+        if self._record.save_experience(experience):
+            if experience.id in self._items:
+                self._same.pop(identity(self._items[experience.id]), None)
+            self._items[experience.id] = self._same[identity(experience)] = experience
+            self._keywords = None
+            self._write([experience])
+        return experience
+
+    def _write(self, experiences: list[Experience]) -> None:
+        if experiences:
+            vectors = self._embedder.embed([distilled(item) for item in experiences])
+            self._index.upsert([item.id for item in experiences], vectors, [_metadata(item) for item in experiences])
+
+    def _ranked(
+        self, text: str, wanted: Mapping[str, list[str]], exclude_task: str | None, *, prefer: str | None = None
+    ) -> list[Hit]:
+        """All candidates, best first; each of the two scores is scaled to 0…1 over them, then weighted."""
+        with self._lock:
+            allowed = self._matching(wanted, exclude_task)
+            if not allowed:
+                return []
+            count = NEAR + len(self._matching(wanted, None)) - len(allowed)
+            vector = self._embedder.embed([text])[0]
+            near = self._index.search(vector, count, _where(wanted))
+            if prefer:
+                near |= self._index.search(vector, count, _where({**wanted, "family": [prefer]}))
+            words = {key: score for key, score in self._keyword_scores(text).items() if key in allowed}
+            candidates = list(dict.fromkeys([*(key for key in near if key in allowed), *list(words)[:NEAR]]))
+            near |= self._index.similarities(vector, [key for key in candidates if key not in near])
+            vectors = _scaled([near[key] for key in candidates], low=min(near.values()))
+            keywords = _scaled([words.get(key, 0.0) for key in candidates], low=0.0)
+            weight = self._config.vector_weight
+            hits = []
+            for key, by_vector, by_keyword in zip(candidates, vectors, keywords, strict=True):
+                item = allowed[key]
+                boost = FAMILY_BOOST if item.family == prefer else 1.0
+                score = boost * (weight * by_vector + (1 - weight) * by_keyword)
+                hits.append(Hit(item, score, near[key], words.get(key, 0.0)))
+            return sorted(hits, key=lambda hit: -hit.score)
+
+    def _keyword_scores(self, text: str) -> dict[str, float]:
+        if self._keywords is None:
+            stale = [item for item in self._items.values() if self._words.get(item.id, (0,))[0] != item.version]
+            if stale:
+                for item, words in zip(stale, tokens([self._verbatim(item) for item in stale]), strict=True):
+                    self._words[item.id] = (item.version, words)
+            self._keywords = KeywordIndex({key: words for key, (_, words) in self._words.items()})
+        return self._keywords.scores(tokens([text])[0])
+
+    def _verbatim(self, experience: Experience) -> str:
+        first = experience.sources[0].trajectory
+        known = self._record.has_trajectory(first)
+        return verbatim(experience, self._record.trajectory(first) if known else None)
+
+    def _matching(self, wanted: Mapping[str, Collection[str]], exclude_task: str | None) -> dict[str, Experience]:
+        return {
+            item.id: item
+            for item in self._items.values()
+            if all(getattr(item, name) in values for name, values in wanted.items())
+            and all(source.task != exclude_task for source in item.sources)
+        }
+
+    def _item(self, experience_id: str) -> Experience:
+        if experience_id not in self._items:
+            raise RecordError(f"memory has no experience {experience_id!r}")
+        return self._items[experience_id]
+
+    def _refuse_held_out(self, experience: Experience) -> None:
+        for source in experience.sources:
+            if self._record.has_trajectory(source.trajectory):
+                split = self._record.trajectory(source.trajectory).task.split
+                if split is not Split.TRAIN:
+                    raise RecordError(f"{source.task} is a {split.value} task; only train tasks may feed memory")
+
+
+def _wanted(**values: list[Any] | str | None) -> dict[str, list[str]]:
+    return {name: value if isinstance(value, list) else [value] for name, value in values.items() if value is not None}
+
+
+def _where(wanted: Mapping[str, list[str]]) -> dict[str, Any] | None:
+    """The same as a Chroma filter."""
+    tests = [{name: {"$in": [str(value) for value in values]}} for name, values in wanted.items()]
+    return {"$and": tests} if len(tests) > 1 else (tests[0] if tests else None)
+
+
+def _metadata(experience: Experience) -> dict[str, str | int]:
+    return {
+        "version": experience.version,
+        "kind": experience.kind,
+        "environment": experience.environment,
+        "family": experience.family,
+        "status": experience.status.value,
+    }
+
+
+def _scaled(values: list[float], *, low: float) -> list[float]:
+    high = max(values, default=low)
+    return [(value - low) / (high - low) if high > low else float(value > 0) for value in values]

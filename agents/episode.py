@@ -38,6 +38,7 @@ class Episode:
 
     index: int
     task: Task
+    seed: int
     policy: str
     memory: bool
     started: float
@@ -60,7 +61,7 @@ class Episode:
         self.goal, self.observation, self.environment = goal, observation, environment
         self.messages.append(Message(role="system", content=environment.system))
 
-    def context(self, seed: int) -> Context:
+    def context(self) -> Context:
         """Add this turn's message; the policy sees everything up to it."""
         first = not self.steps
         self.messages.append(
@@ -71,7 +72,7 @@ class Episode:
                 shown=self.recall.shown if first else (),
             )
         )
-        return Context(self.key, tuple(self.messages), stable_seed(seed, self.index, len(self.steps)))
+        return Context(self.key, tuple(self.messages), stable_seed(self.seed, len(self.steps)))
 
     def propose(self, reply: Reply) -> Proposal:
         assert self.environment is not None, "propose before begin"

@@ -15,6 +15,7 @@ from langgraph.graph import END, START, StateGraph
 from tutelage.agents.episode import Episode, blocked
 from tutelage.agents.guard import forbids
 from tutelage.agents.lanes import Lane, Opening, Result, outcomes
+from tutelage.agents.seeds import stable_seed
 from tutelage.config import ActConfig
 from tutelage.environments.base import Environment
 from tutelage.types import Cause, Diagnosis, Ending, Policy, Recaller, Task, Trajectory
@@ -35,6 +36,7 @@ def run_episodes(
     act: ActConfig,
     memory: Recaller | None = None,
     seed: int = 0,
+    seeds: Sequence[int] | None = None,
     on_finished: Callable[[int, Trajectory], None] | None = None,
 ) -> list[Trajectory]:
     """Run one episode per task and return their trajectories in the order of `tasks`.
@@ -42,13 +44,16 @@ def run_episodes(
     Args:
         make_environment: makes one of the `act.width` environments, in the thread that will use it.
         memory: what experiences and guardrails come from; None switches memory off.
-        seed: with a task's place in `tasks` and the turn it determines every `Context.seed`.
+        seed: with a task's place in `tasks` it determines the episode's seed.
+        seeds: one seed per episode instead, so that a resumed run samples as the first one did.
         on_finished: is given (place in `tasks`, trajectory) as each episode ends, in this thread.
 
     Raises:
         BudgetSpent: the policy may not go on; finished episodes were delivered through `on_finished`.
     """
-    batch = Batch(tasks, policy, make_environment, act, memory, seed, on_finished)
+    if seeds is None:
+        seeds = [stable_seed(seed, index) for index in range(len(tasks))]
+    batch = Batch(list(zip(tasks, seeds, strict=True)), policy, make_environment, act, memory, on_finished)
     try:
         # At most six nodes run per turn, and a round serves at least one turn of one episode.
         limit = 6 * (len(tasks) * (act.max_steps + 1) + 1)
@@ -63,22 +68,20 @@ class Batch:
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[tuple[Task, int]],
         policy: Policy,
         make_environment: Callable[[], Environment],
         act: ActConfig,
         memory: Recaller | None,
-        seed: int,
         on_finished: Callable[[int, Trajectory], None] | None,
     ) -> None:
         self.policy = policy
         self.make_environment = make_environment
         self.config = act
         self.memory = memory
-        self.seed = seed
         self.on_finished = on_finished
         self.waiting = list(enumerate(tasks))[::-1]
-        """Tasks not yet begun, the next one last."""
+        """Tasks not yet begun with their places and seeds, the next one last."""
         self.lanes = [Lane(make_environment) for _ in range(min(act.width, len(tasks)))]
         self.open: dict[int, Episode] = {}
         """Lane number → the episode it runs."""
@@ -104,7 +107,7 @@ class Batch:
     def propose(self) -> None:
         """One policy call for all open episodes."""
         episodes = list(self.open.items())
-        replies = self.policy.act([episode.context(self.seed) for _, episode in episodes])
+        replies = self.policy.act([episode.context() for _, episode in episodes])
         for (number, episode), reply in zip(episodes, replies, strict=True):
             if reply.error:
                 self._end(number, Ending.POLICY_ERROR, reply.error)
@@ -179,8 +182,8 @@ class Batch:
         outcomes([lane.close() for lane in self.lanes], CLOSING_SECONDS)
 
     def _next(self) -> Episode:
-        index, task = self.waiting.pop()
-        return Episode(index, task, self.policy.label, self.memory is not None, time.monotonic())
+        index, (task, seed) = self.waiting.pop()
+        return Episode(index, task, seed, self.policy.label, self.memory is not None, time.monotonic())
 
     def _outcomes(self, futures: Sequence[Any]) -> list[Any]:
         return outcomes(futures, self.config.step_timeout)

@@ -25,7 +25,7 @@ class Mistaken:
     The same context gets the same mistake, whatever else is in its batch.
     """
 
-    def __init__(self, inner: Policy, rate: float, seed: int) -> None:
+    def __init__(self, inner: Policy, rate: float, seed: int = 0) -> None:
         """
         Args:
             rate: probability that a step is corrupted, as long as the episode has fewer than `LIMIT` mistakes.

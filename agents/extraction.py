@@ -59,7 +59,7 @@ def extract(
     """
     usable = [item for item in trajectories if item.task.split is Split.TRAIN and item.ending not in BROKEN]
     known = dict(verdicts or {})
-    new = _judge_missing(usable, known, judge_llm, on_verdict)
+    new = judge_missing(usable, known, judge_llm, on_verdict)
     judged = [item for item in usable if item.id in known]
     chosen = _choose(judged, per_family)
     candidates, rejections = _distil([(item, known[item.id]) for item in chosen], existing, distiller_llm)
@@ -84,7 +84,7 @@ def extract(
     return Extraction(tuple(new), tuple(admitted), tuple(rejections), funnel)
 
 
-def _judge_missing(
+def judge_missing(
     trajectories: Sequence[Trajectory],
     known: dict[str, Verdict],
     llm: LLM,

@@ -7,6 +7,7 @@ interrupted episode is simply run again.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
@@ -80,6 +81,7 @@ class Batch:
         self.config = act
         self.memory = memory
         self.on_finished = on_finished
+        self.copies: Counter[str] = Counter()
         self.waiting = list(enumerate(tasks))[::-1]
         """Tasks not yet begun with their places and seeds, the next one last."""
         self.lanes = [Lane(make_environment) for _ in range(min(act.width, len(tasks)))]

@@ -76,6 +76,8 @@ class MemoryConfig(Section):
     """Short name or dotted path of the embedder."""
     top_k: int = Field(2, ge=0)
     """Skills and stickers shown per episode."""
+    distil_per_family: int = Field(6, ge=1)
+    """Successes, and failures, distilled per task family and cycle at most."""
     vector_weight: float = Field(0.6, ge=0, le=1)
     """Weight of the vector score in the fused score; the rest is BM25."""
 

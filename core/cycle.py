@@ -5,11 +5,11 @@ so that running it again adds nothing. `loop` strings them together; the command
 """
 
 from collections.abc import Sequence
-from hashlib import sha256
 from itertools import chain
 
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.mistakes import Mistaken
+from tutelage.agents.seeds import stable_seed
 from tutelage.config import RolloutStageConfig, StageConfig
 from tutelage.errors import ConfigError
 from tutelage.progress import Reporter
@@ -41,11 +41,6 @@ def task_block(workspace: Workspace, split: Split, cycle: int, start: int, count
     return list(chain.from_iterable(zip(*columns, strict=True)))
 
 
-def episode_seed(seed: int, key: str) -> int:
-    """The sampling seed of an episode, from its key alone: a resumed run samples as the first one did."""
-    return int.from_bytes(sha256(f"{seed}/{key}".encode()).digest()[:6], "big")
-
-
 def run_and_record(
     workspace: Workspace,
     tasks: Sequence[Task],
@@ -74,7 +69,7 @@ def run_and_record(
             workspace.make_environment,
             act=workspace.config.act,
             memory=memory,
-            seeds=[episode_seed(workspace.config.seed, key) for key in missing],
+            seed=stable_seed(workspace.config.seed, cycle, arm),
             on_finished=finished,
         )
 
@@ -90,7 +85,7 @@ def collect(workspace: Workspace, cycle: int, report: Reporter) -> None:
             continue
         policy = workspace.student_policy(workspace.current_student()) if arm == EXPLORED else workspace.teacher()
         if arm == MISTAKEN:
-            policy = Mistaken(policy, plan.mistake_rate)
+            policy = Mistaken(policy, plan.mistake_rate, workspace.config.seed)
         run_and_record(workspace, tasks, policy, arm=arm, cycle=cycle, report=report)
 
 
@@ -175,4 +170,3 @@ def cycle_students(workspace: Workspace, cycle: int, stages: int) -> list[Studen
     first = students[0].parent
     assert first is not None, "a trained student has a parent"
     return [workspace.record.student(first), *students]
-

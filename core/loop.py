@@ -5,6 +5,7 @@ left to do. A killed cycle therefore continues when the same command is given ag
 if there is one and from the record in any case.
 """
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypedDict
@@ -55,7 +56,7 @@ def run(workspace: Workspace, kind: str, report: Reporter) -> int:
     Raises:
         ConfigError: an unfinished cycle of another kind, or with other settings, is in the way.
     """
-    cycles = workspace.record.items("cycle")
+    cycles = workspace.record.items("loop")
     last = max((int(key) for key in cycles), default=0)
     unfinished = last > 0 and cycles[str(last)]["status"] != "finished"
     if unfinished:
@@ -66,7 +67,7 @@ def run(workspace: Workspace, kind: str, report: Reporter) -> int:
         _begin(workspace, last, kind)
         _run_cycle(workspace, last, kind, report)
     if kind == "run":
-        done = [key for key, body in workspace.record.items("cycle").items() if body["kind"] == "run"]
+        done = [key for key, body in workspace.record.items("loop").items() if body["kind"] == "run"]
         for _ in range(workspace.config.loop.cycles - len(done)):
             last += 1
             _begin(workspace, last, kind)
@@ -76,7 +77,7 @@ def run(workspace: Workspace, kind: str, report: Reporter) -> int:
 
 def _begin(workspace: Workspace, cycle: int, kind: str) -> None:
     body = {"kind": kind, "status": "running", "config": workspace.config.model_dump(mode="json"), "created": _now()}
-    workspace.record.put("cycle", str(cycle), body)
+    workspace.record.put("loop", str(cycle), body)
 
 
 def _check_same(config: Config, body: dict[str, Any], kind: str, cycle: int) -> None:
@@ -97,9 +98,9 @@ def _run_cycle(workspace: Workspace, cycle: int, kind: str, report: Reporter) ->
         thread: Any = {"configurable": {"thread_id": f"cycle-{cycle}"}}
         resumed = bool(graph.get_state(thread).next)
         graph.invoke(None if resumed else {"cycle": cycle}, thread, durability="sync")
-    body = workspace.record.get("cycle", str(cycle))
+    body = workspace.record.get("loop", str(cycle))
     assert body is not None, "a cycle is in the record before it runs"
-    workspace.record.put("cycle", str(cycle), {**body, "status": "finished"})
+    workspace.record.put("loop", str(cycle), {**body, "status": "finished"})
 
 
 def _graph(workspace: Workspace, names: tuple[str, ...], report: Reporter) -> StateGraph[CycleState]:
@@ -116,7 +117,11 @@ def _graph(workspace: Workspace, names: tuple[str, ...], report: Reporter) -> St
 def _node(name: str, workspace: Workspace, report: Reporter) -> Callable[[CycleState], dict[str, Any]]:
     def node(state: CycleState) -> dict[str, Any]:
         report.say(f"[bold]cycle {state['cycle']}: {name}[/bold]")
+        began = time.monotonic()
         NODES[name](workspace, state["cycle"], report)
+        key = f"{state['cycle']}/{name}"
+        if workspace.record.get("timing", key) is None:
+            workspace.record.put("timing", key, {"seconds": round(time.monotonic() - began, 1)})
         return {}
 
     return node

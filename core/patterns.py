@@ -23,7 +23,10 @@ _TOKEN = re.compile(r"\{goal\}|\{other\}|\*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _SLOTS = re.compile(
     r""""(?P<text>[^"]+)"
-    |(?<=\bSelect\ )(?:words\ similar\ to\ )?(?P<list>\S.*?)(?=\ and\ (?:click|press|hit)\b|\ (?:from|in|as)\ |\.?$)
+    |(?:(?<=\bSelect\ )|(?<=\btick\ ))(?:words\ similar\ to\ )?
+        (?P<list>\S.*?)(?=\ and\ (?:click|press|hit)\b|\ (?:from|in|as|then)\ |\.?$)
+    |(?:(?<=\bwrite\ )|(?<=\band\ ))(?P<text2>\S(?:(?!\band\b).)*?)(?=\ (?:as|then)\ )
+    |(?<=\Apress\ )(?P<text3>.+)\Z
     |(?P<date>\b\d{1,4}[/-]\d{1,2}[/-]\d{1,4}\b)
     |(?P<time>\b\d{1,2}:\d{2}(?:\s?[AP]M)?\b)
     |(?P<number>(?<!\w)[-$]?\d+(?:[.,]\d+)*(?:st|nd|rd|th)?(?!\w))
@@ -31,6 +34,25 @@ _SLOTS = re.compile(
         [A-Z][\w'-]*(?:\ [A-Z][\w'-]*)*)""",
     re.VERBOSE,
 )
+_CONTROLS = frozenset(
+    [
+        "submit",
+        "search",
+        "login",
+        "cancel",
+        "ok",
+        "close",
+        "enter",
+        "next",
+        "previous",
+        "book",
+        "order",
+        "send",
+        "save",
+        "done",
+    ]
+)
+"""Names of buttons that goals mention as fixed wording (``… and click Submit``)."""
 
 
 @lru_cache(maxsize=4096)
@@ -86,27 +108,32 @@ def matches(pattern: str, text: str, goal: str) -> bool:
 
 
 def generalise(text: str, goal: str) -> str:
-    """`text` with each quoted literal that the goal names as a value replaced by ``{goal}``.
+    """`text` with each quoted literal that occurs in the goal replaced by ``{goal}``.
 
-    Words of the goal's fixed wording (``… and click Submit``) are no values and stay.
+    The usual button names stay (``… and click Submit``), unless the goal gives them as a value.
     """
-    fixed = _SLOTS.sub(lambda match: _fill(match, "\n"), goal)
+    values = {value for _, value in goal_values(goal)}
 
     def slot(match: re.Match[str]) -> str:
-        literal = match.group(1)
-        return f'"{GOAL}"' if occurs(literal, goal) and not occurs(literal, fixed) else match.group()
+        literal = match[1]
+        fixed = literal.casefold() in _CONTROLS and literal not in values
+        return f'"{GOAL}"' if occurs(literal, goal) and not fixed else match[0]
 
     return _QUOTED.sub(slot, text)
 
 
 def goal_template(goal: str) -> str:
     """`goal` with ``{text}``, ``{list}``, ``{date}``, ``{time}``, ``{number}`` and ``{name}`` instead of literals."""
-    return _SLOTS.sub(lambda match: _fill(match, "{" + str(match.lastgroup) + "}"), goal)
+    return _SLOTS.sub(lambda match: _fill(match, "{" + _slot(match) + "}"), goal)
 
 
 def goal_values(goal: str) -> tuple[tuple[str, str], ...]:
     """The literals that `goal_template` replaces: (slot name, value), in order."""
-    return tuple((str(match.lastgroup), match[str(match.lastgroup)]) for match in _SLOTS.finditer(goal))
+    return tuple((_slot(match), match[str(match.lastgroup)]) for match in _SLOTS.finditer(goal))
+
+
+def _slot(match: re.Match[str]) -> str:
+    return str(match.lastgroup).rstrip("23")
 
 
 def _fill(match: re.Match[str], filler: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage import __version__, plots, results
 from tutelage.results import ComparisonDoc, CycleDoc, EvaluationDoc, GateDoc
-from tutelage.types import Experience, Kind, Split, Trajectory, now
+from tutelage.types import Experience, Kind, Split, Student, Trajectory, now
 
 if TYPE_CHECKING:
     from tutelage.record import Record
@@ -52,7 +52,7 @@ def _view(record: "Record") -> dict[str, Any]:
     experiences = record.experiences()
     shown = list(chain.from_iterable(_first_of_each_kind(experiences)))
     chosen = choose(trajectories, shown)
-    cycles = [_cycle(record, doc) for doc in reversed(results.cycles(record))]
+    cycles = [_cycle(record, number) for number in reversed(results.cycles(record))]
     students = record.students()
     return {
         "version": __version__,
@@ -60,8 +60,8 @@ def _view(record: "Record") -> dict[str, Any]:
         "name": record.name,
         "summary": summary(cycles),
         "cycles": cycles,
-        "latest": next((cycle for cycle in cycles if cycle["rows"]), None),
-        "labels": _labels(cycles, trajectories),
+        "latest": cycles[0] if cycles else None,
+        "labels": _labels(students, trajectories),
         "runs": _runs(record),
         "experiences": shown,
         "experience_ids": {item.id for item in shown},
@@ -108,7 +108,7 @@ def summary(cycles: Sequence[dict[str, Any]]) -> str:
             continue
         first, last = cycle["ends"]
         text = (
-            f"In cycle {cycle['doc'].cycle} the student went from {_of(first)} to {_of(last)} on held-out validation "
+            f"In cycle {cycle['number']} the student went from {_of(first)} to {_of(last)} on held-out validation "
             "tasks, without memory."
         )
         gains = [item for item in cycle["comparisons"] if (item.old, item.new) == (first.name, last.name)]
@@ -130,13 +130,15 @@ def _of(doc: EvaluationDoc) -> str:
     return f"{results.percent(doc.rate)} ({doc.rate.successes} of {doc.rate.episodes})"
 
 
-def _cycle(record: "Record", doc: CycleDoc) -> dict[str, Any]:
-    evaluations = results.load(record, EvaluationDoc, doc.cycle)
-    comparisons = results.load(record, ComparisonDoc, doc.cycle)
-    gates = results.load(record, GateDoc, doc.cycle)
+def _cycle(record: "Record", number: int) -> dict[str, Any]:
+    evaluations = results.load(record, EvaluationDoc, number)
+    comparisons = results.load(record, ComparisonDoc, number)
+    gates = results.load(record, GateDoc, number)
+    docs = results.load(record, CycleDoc, number)
     families = sorted({family for item in evaluations for family in item.by_family})
     return {
-        "doc": doc,
+        "number": number,
+        "doc": docs[-1] if docs else None,
         "rows": [
             {
                 "doc": item,
@@ -192,19 +194,18 @@ def _arm_label(item: EvaluationDoc) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _labels(cycles: Sequence[dict[str, Any]], trajectories: Sequence[Trajectory]) -> list[str]:
+def _labels(students: Sequence[Student], trajectories: Sequence[Trajectory]) -> list[str]:
     """What a reader must know to judge the numbers: which policies are scripted, which models are random."""
     notes = []
     scripted = sorted({item.policy for item in trajectories if "(scripted" in item.policy})
     if scripted:
         notes.append(f"Scripted demonstrators, not models: {', '.join(scripted)}.")
-    weights = {str(cycle["doc"].config.get("student", {}).get("weights", "")) for cycle in cycles}
-    if "tiny" in weights:
+    if any(student.weights == "tiny" for student in students):
         notes.append(
             "The student is tiny: a random two-layer model that was never pretrained. It shows that the parts work "
             "together, not how good a student becomes."
         )
-    if any(cycle["doc"].config.get("environment", {}).get("name") == "toy" for cycle in cycles):
+    if any(item.task.environment == "toy" for item in trajectories):
         notes.append("The environment is toy: a small text game, without a browser.")
     return notes
 

@@ -1,9 +1,6 @@
 """What a cycle found out, as small documents in the record, and as a table for people and programs."""
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from pydantic import BaseModel, ConfigDict
 
 from tutelage.types import Arm, Comparison, Frozen, Rate, Split
 
@@ -55,29 +52,39 @@ class GateDoc(Frozen):
     min_gain: float = 0.0
 
 
-class CycleDoc(BaseModel):
-    """The parts of a cycle's own document that results need; `tutelage.loop` writes it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class CycleDoc(Frozen):
+    """What went into a cycle and what it cost."""
 
     cycle: int
-    kind: str
-    """``run``, or the part of a cycle that was asked for."""
-    status: str
-    """``running`` or ``finished``."""
-    created: datetime
-    config: dict[str, Any]
-    """The settings that the cycle ran with."""
+    environment: str
+    families: tuple[str, ...] = ()
+    teacher: str = ""
+    """Label of the policy that demonstrated."""
+    episodes: dict[str, int] = {}
+    """Episodes collected, by arm."""
+    accepted: int = 0
+    """Successful episodes that training could use."""
+    experiences: dict[str, int] = {}
+    """Active experiences by kind."""
+    confidence: float = 0.95
+    """Level of all the cycle's intervals."""
+    seconds: dict[str, float] = {}
+    """Wall-clock time by step of the cycle."""
 
 
-Doc = TypeVar("Doc", EvaluationDoc, ComparisonDoc, GateDoc)
+Doc = TypeVar("Doc", EvaluationDoc, ComparisonDoc, GateDoc, CycleDoc)
 
-KINDS: dict[type[Frozen], str] = {EvaluationDoc: "evaluation", ComparisonDoc: "comparison", GateDoc: "gate"}
+KINDS: dict[type[Frozen], str] = {
+    EvaluationDoc: "evaluation",
+    ComparisonDoc: "comparison",
+    GateDoc: "gate",
+    CycleDoc: "summary",  # a document named `cycle` is the loop's own, on how far it is
+}
 
 
-def save(record: "Record", doc: EvaluationDoc | ComparisonDoc | GateDoc) -> bool:
+def save(record: "Record", doc: EvaluationDoc | ComparisonDoc | GateDoc | CycleDoc) -> bool:
     """Put the document under its cycle and name; False if exactly this is there already."""
-    key = str(doc.cycle) if isinstance(doc, GateDoc) else f"{doc.cycle}/{doc.name}"
+    key = f"{doc.cycle}/{doc.name}" if isinstance(doc, EvaluationDoc | ComparisonDoc) else str(doc.cycle)
     return record.put(KINDS[type(doc)], key, doc.model_dump(mode="json"))
 
 
@@ -87,17 +94,18 @@ def load(record: "Record", kind: type[Doc], cycle: int | None = None) -> list[Do
     return [doc for doc in found if cycle is None or doc.cycle == cycle]
 
 
-def cycles(record: "Record") -> list[CycleDoc]:
-    """All cycles, oldest first."""
-    found = [CycleDoc.model_validate({**body, "cycle": int(key)}) for key, body in record.items("cycle").items()]
-    return sorted(found, key=lambda doc: doc.cycle)
+def cycles(record: "Record") -> list[int]:
+    """Cycles that have measured something, oldest first; 0 stands for what was done by hand."""
+    return sorted({doc.cycle for doc in load(record, EvaluationDoc)})
 
 
 def results_json(record: "Record", cycle: int) -> dict[str, Any]:
     """Everything measured in a cycle, ready for `json.dumps`; evaluations without their trajectory ids."""
     gates, evaluations = load(record, GateDoc, cycle), load(record, EvaluationDoc, cycle)
+    summaries = load(record, CycleDoc, cycle)
     return {
         "cycle": cycle,
+        "summary": summaries[-1].model_dump(mode="json") if summaries else None,
         "evaluations": [
             doc.model_dump(mode="json", exclude={"trajectories"}) | {"success": doc.rate.rate} for doc in evaluations
         ],

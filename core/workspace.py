@@ -9,6 +9,7 @@ from tutelage.environments.base import Environment, environment_class
 from tutelage.errors import ConfigError
 from tutelage.record import Record
 from tutelage.types import Policy, Student
+from tutelage.usage import UsageLog
 
 if TYPE_CHECKING:
     from tutelage.llm import LLM
@@ -69,18 +70,23 @@ class Workspace:
 
         return MemoryStore(self.record, self.folder / "index", self.config.memory)
 
-    def llm(self, role: str) -> "LLM":
-        """The model that plays `role`: ``teacher``, ``judge`` or ``distiller``."""
+    @cached_property
+    def usage(self) -> UsageLog:
+        """What LLM calls have cost in this workspace; goes on from where the last command left off."""
+        return UsageLog(self.record.put, self.record.items("usage"))
+
+    def llm(self, role: str, model: str = "") -> "LLM":
+        """The model that plays `role` (``teacher``, ``judge`` or ``distiller``), or another one in that role."""
         from tutelage.agents import provider
         from tutelage.llm import LLM
 
         provider.register()
         teacher = self.config.teacher
-        model = {"judge": teacher.judge, "distiller": teacher.distiller}.get(role) or teacher.model
+        model = model or {"judge": teacher.judge, "distiller": teacher.distiller}.get(role) or teacher.model
         return LLM(
             model,
             role=role,
-            usage=self.record,
+            usage=self.usage,
             budget=self.config.budget,
             temperature=teacher.temperature if role == "teacher" else 0.0,
             max_tokens=teacher.max_tokens,

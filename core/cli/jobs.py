@@ -70,9 +70,7 @@ def rollout(
     from tutelage.progress import reporting
 
     with opened(config, overrides, existing=False) as workspace, reporting() as report:
-        tasks = workspace.environment.tasks(
-            split, _families(family, workspace.families), count=episodes, start=start
-        )
+        tasks = workspace.environment.tasks(split, _families(family, workspace.families), count=episodes, start=start)
         found = measure.rollout(workspace, tasks, policy, memory=memory, report=report)
     rows = [
         {"id": item.id, "task": item.task.id, "ending": item.ending.value, "steps": len(item.steps)} for item in found
@@ -122,5 +120,3 @@ def evaluate(
 
 def _families(wanted: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(wanted) if wanted else known
-
-

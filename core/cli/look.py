@@ -25,7 +25,9 @@ def list_environments(as_json: JsonOption = False) -> None:
 @env.command("show")
 def show_environment(
     name: Annotated[str, typer.Argument(help="Short name or dotted path.")],
-    family: Annotated[str | None, typer.Option("--family", "-f", help="Open one task of this family and print it.")] = None,
+    family: Annotated[
+        str | None, typer.Option("--family", "-f", help="Open one task of this family and print it.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of that task.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -79,7 +81,9 @@ def doctor(as_json: JsonOption = False) -> None:
 
 @app.command()
 def report(
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default WORKSPACE/report.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; default WORKSPACE/report.html.")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:

@@ -87,7 +87,9 @@ def show(
             print("\n".join(f"  - {item}" for item in value))
     print(f"came from {len(experience.sources)} trajectories, {len(steps)} steps:")
     for step in steps:
-        print(f"  {step['trajectory']} step {step['step']}: {step['action']}  [{step['diagnosis']['cause']}]  {step['goal']}")
+        print(
+            f"  {step['trajectory']} step {step['step']}: {step['action']}  [{step['diagnosis']['cause']}]  {step['goal']}"
+        )
 
 
 @memory.command("stats")
@@ -200,7 +202,8 @@ def import_(
         items = exchange.read_jsonl(file)
         with workspace.record.transaction():
             added = sum(
-                workspace.record.add_trajectory(item, key=f"import/{item.id}", cycle=0, arm="imported") for item in items
+                workspace.record.add_trajectory(item, key=f"import/{item.id}", cycle=0, arm="imported")
+                for item in items
             )
     print(f"{added} of {len(items)} trajectories added")
 

@@ -1,0 +1,99 @@
+"""The judge, extract and consolidate steps of a cycle, over the functions of `tutelage.agents`."""
+
+from tutelage.agents.extraction import extract as extract_experiences
+from tutelage.agents.extraction import judge_missing
+from tutelage.agents.mistakes import Mistaken
+from tutelage.cycle import (
+    GUARDED,
+    UNGUARDED,
+    accepted_trajectories,
+    experience_trajectories,
+    run_and_record,
+    task_block,
+)
+from tutelage.progress import Reporter
+from tutelage.stats import compare, rate
+from tutelage.types import Ending, Kind, Split, Trajectory, Verdict
+from tutelage.workspace import Workspace
+
+BROKEN = (Ending.ENVIRONMENT_ERROR, Ending.POLICY_ERROR)
+KINDS: tuple[Kind, ...] = ("sticker", "skill", "guardrail")
+
+
+def judge(workspace: Workspace, cycle: int, report: Reporter) -> None:
+    """Judge every trajectory that may feed memory and has no verdict yet."""
+    usable = [item for item in experience_trajectories(workspace) if item.ending not in BROKEN]
+    verdicts = {verdict.trajectory: verdict for verdict in workspace.record.verdicts()}
+    done = sum(item.id in verdicts for item in usable)
+
+    def keep(verdict: Verdict) -> None:
+        nonlocal done
+        done += 1
+        workspace.record.add_verdict(verdict)
+        report("judged", done, len(usable))
+
+    judge_missing(usable, verdicts, workspace.llm("judge"), keep)
+    agree = sum(verdicts[item.id].successful == item.success for item in usable if item.id in verdicts)
+    report.say(f"  the judge agrees with the environment's own check on {agree} of {len(usable)}")
+
+
+def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
+    """Distil the trajectories that no earlier extraction has looked at; all or nothing."""
+    record = workspace.record
+    if record.get("extraction", str(cycle)) is None:
+        looked_at = {item for body in record.items("extraction").values() for item in body["trajectories"]}
+        fresh = [item for item in experience_trajectories(workspace) if item.id not in looked_at]
+        found = extract_experiences(
+            fresh,
+            judge_llm=workspace.llm("judge"),
+            distiller_llm=workspace.llm("distiller"),
+            verdicts={verdict.trajectory: verdict for verdict in record.verdicts()},
+            accepted=accepted_trajectories(workspace),
+            existing=record.experiences(),
+            per_family=workspace.config.memory.distil_per_family,
+        )
+        with record.transaction():
+            for verdict in found.verdicts:
+                record.add_verdict(verdict)
+            for experience in found.experiences:
+                workspace.memory.add(experience)
+            record.put("extraction", str(cycle), {"funnel": found.funnel, "trajectories": [item.id for item in fresh]})
+    body = record.get("extraction", str(cycle))
+    assert body is not None, "the extraction was just stored"
+    for what, count in body["funnel"].items():
+        report.say(f"  {what}: {count}")
+
+
+def consolidate(workspace: Workspace, cycle: int, report: Reporter) -> None:
+    """Bring the index in line with the record, and see in live episodes what the guardrails stop."""
+    stats = workspace.memory.stats()
+    report.say(f"  memory: {', '.join(f'{count} {kind}s' for kind, count in stats['by_kind'].items()) or 'empty'}")
+    plan = workspace.config.collect
+    if plan.guarded == 0 or not workspace.record.experiences(kind="guardrail", status="active"):
+        return
+    start = plan.demonstrations + plan.mistaken + plan.explored
+    tasks = task_block(workspace, Split.TRAIN, cycle, start, plan.guarded)
+    for arm, memory in ((UNGUARDED, None), (GUARDED, workspace.memory)):
+        clumsy = Mistaken(workspace.teacher(), plan.mistake_rate, workspace.config.seed)
+        run_and_record(workspace, tasks, clumsy, arm=arm, cycle=cycle, report=report, memory=memory)
+    without, guarded = (_of(workspace, arm, cycle) for arm in (UNGUARDED, GUARDED))
+    stopped = sum(step.blocked_by is not None for item in guarded.values() for step in item.steps)
+    both = [task for task in without if task in guarded]
+    found = compare([without[task].success for task in both], [guarded[task].success for task in both])
+    body = {
+        "without": rate(sum(item.success for item in without.values()), len(without)).model_dump(),
+        "with": rate(sum(item.success for item in guarded.values()), len(guarded)).model_dump(),
+        "comparison": found.model_dump(),
+        "blocked": stopped,
+    }
+    workspace.record.put("guardrails", str(cycle), body)
+    before, after = (sum(arm[task].success for task in both) for arm in (without, guarded))
+    report.say(
+        f"  clumsy expert (scripted): {before}/{len(both)} solved without guardrails, {after}/{len(both)} with them; "
+        f"{stopped} actions blocked"
+    )
+
+
+def _of(workspace: Workspace, arm: str, cycle: int) -> dict[str, Trajectory]:
+    found = workspace.record.trajectories(arm=arm, cycle=cycle)
+    return {item.task.id: item for item in found if item.ending not in BROKEN}

@@ -1,0 +1,90 @@
+"""Promotion: only through the gate; rollback: one command."""
+
+from tutelage.cycle import EXPERIENCE_ARMS, accepted_trajectories, cycle_students
+from tutelage.errors import RecordError
+from tutelage.evaluate import gate
+from tutelage.progress import Reporter
+from tutelage.results import ComparisonDoc, CycleDoc, GateDoc, load, save
+from tutelage.types import Status
+from tutelage.workspace import Workspace
+
+
+def decide(workspace: Workspace, cycle: int, report: Reporter) -> None:
+    """Promote the cycle's last student if its paired validation gain clears the gate; sum the cycle up."""
+    record, config = workspace.record, workspace.config
+    before, *made = cycle_students(workspace, cycle, len(config.stages))
+    if made and record.get("gate", str(cycle)) is None:
+        (comparison,) = (doc for doc in load(record, ComparisonDoc, cycle) if doc.decides)
+        passed, reason = gate(comparison, config.gate)
+        with record.transaction():
+            if passed:
+                record.promote(made[-1].id, reason=reason, evidence=comparison.model_dump(mode="json"))
+            save(
+                record,
+                GateDoc(
+                    cycle=cycle,
+                    promoted=passed,
+                    reason=reason,
+                    candidate=made[-1].label,
+                    incumbent=before.label,
+                    comparison=comparison.name,
+                    min_gain=config.gate.min_gain,
+                ),
+            )
+    for doc in load(record, GateDoc, cycle):
+        report.say(f"  {doc.candidate} {doc.reason}")
+    save(record, _summary(workspace, cycle))
+
+
+def _summary(workspace: Workspace, cycle: int) -> CycleDoc:
+    record = workspace.record
+    collected = {arm: record.trajectories(arm=arm, cycle=cycle) for arm in EXPERIENCE_ARMS}
+    kinds = [experience.kind for experience in record.experiences(status=Status.ACTIVE)]
+    return CycleDoc(
+        cycle=cycle,
+        environment=workspace.environment.name,
+        families=workspace.families,
+        teacher=next((item.policy for item in collected[EXPERIENCE_ARMS[0]]), ""),
+        episodes={arm: len(items) for arm, items in collected.items() if items},
+        accepted=len(accepted_trajectories(workspace)),
+        experiences={kind: kinds.count(kind) for kind in sorted(set(kinds))},
+        confidence=workspace.config.evaluate.confidence,
+        seconds={
+            key.split("/")[1]: body["seconds"]
+            for key, body in record.items("timing").items()
+            if key.startswith(f"{cycle}/")
+        },
+    )
+
+
+def promote_by_hand(workspace: Workspace, student: str, reason: str) -> str:
+    """Promote again a student that once passed the gate.
+
+    Raises:
+        RecordError: it never did.
+    """
+    record = workspace.record
+    wanted = record.student(student)
+    passed = {doc.candidate for doc in load(record, GateDoc) if doc.promoted}
+    if wanted.label not in passed:
+        listed = ", ".join(sorted(passed)) or "none so far"
+        raise RecordError(f"{wanted.label} has not passed the gate and cannot be promoted; those that have: {listed}")
+    record.promote(wanted.id, reason=reason, evidence={"by": "hand"})
+    return f"{wanted.label} is promoted"
+
+
+def rollback(workspace: Workspace) -> str:
+    """Promote the student that was promoted before the present one, or the base student.
+
+    Raises:
+        RecordError: nothing was ever promoted.
+    """
+    record = workspace.record
+    present = record.promoted()
+    if present is None or present.number == 0:
+        raise RecordError("there is nothing to roll back: the base student is in use")
+    line = {student.id: student for student in record.students()}
+    gated = {doc.candidate: doc.incumbent for doc in load(record, GateDoc) if doc.promoted}
+    earlier = next(item for item in line.values() if item.label == gated[present.label])
+    record.promote(earlier.id, reason=f"rolled back from {present.label}", evidence={"by": "hand"})
+    return f"rolled back from {present.label} to {earlier.label}"

@@ -1,0 +1,218 @@
+"""Measuring students and other policies: the evaluation step of a cycle, and the same by hand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tutelage.agents.graph import run_episodes
+from tutelage.agents.seeds import stable_seed
+from tutelage.cycle import ROLLOUTS, cycle_students
+from tutelage.errors import UnknownName
+from tutelage.evaluate import compare_arms, evaluate_arm, held_out_tasks, seen_pairs
+from tutelage.progress import Reporter
+from tutelage.results import ComparisonDoc, EvaluationDoc, load, percent, save
+from tutelage.results import interval as interval_text
+from tutelage.types import Arm, Policy, Split, Student, Task, Trajectory, new_id
+from tutelage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One arm a cycle wants measured."""
+
+    name: str
+    label: str
+    student: Student
+    memory: bool
+    split: Split
+    episodes: int
+
+
+def plans(workspace: Workspace, students: Sequence[Student]) -> list[Plan]:
+    """The arms of a cycle, those of one student together, so that its weights are loaded once."""
+    config, found = workspace.config.evaluate, []
+    for place, student in enumerate(students):
+        label = ("base" if student.number == 0 else "before") if place == 0 else f"after {student.stage.upper()}"
+        name = f"{place}-{student.stage if place else 'before'}"
+        outer = place in (0, len(students) - 1)
+        arms = [("off", False, Split.VALIDATION, config.episodes if outer else config.between)]
+        if outer:
+            arms += [("on", True, Split.VALIDATION, config.with_memory), ("test", False, Split.TEST, config.test)]
+        found += [
+            Plan(f"{name}-{arm}", label, student, memory, split, count) for arm, memory, split, count in arms if count
+        ]
+    return found
+
+
+def evaluate(workspace: Workspace, cycle: int, report: Reporter) -> None:
+    """Measure the student the cycle began with and the one after each stage, then compare them in pairs."""
+    students = cycle_students(workspace, cycle, len(workspace.config.stages))
+    wanted = plans(workspace, students)
+    seen = seen_pairs(workspace.record)
+    policies: dict[str, Policy] = {}
+    for plan in wanted:
+        if workspace.record.get("evaluation", f"{cycle}/{plan.name}") is not None:
+            continue
+        if plan.student.id not in policies:
+            policies = {plan.student.id: workspace.student_policy(plan.student)}  # one set of weights at a time
+        _measure(workspace, cycle, plan, policies[plan.student.id], seen, report)
+    _compare(workspace, cycle, wanted)
+
+
+def _measure(
+    workspace: Workspace, cycle: int, plan: Plan, policy: Policy, seen: frozenset[str], report: Reporter
+) -> None:
+    config = workspace.config
+    key = f"{cycle}/eval/{plan.name}"
+    arm = evaluate_arm(
+        workspace.record,
+        _tasks(workspace, cycle, plan.split, plan.episodes),
+        policy,
+        workspace.make_evaluation_environment,
+        act=config.act,
+        memory=workspace.memory if plan.memory else None,
+        seed=stable_seed(config.seed, key),
+        key_prefix=key,
+        cycle=cycle,
+        student_label=plan.student.label,
+        split=plan.split,
+        seen=seen,
+        confidence=config.evaluate.confidence,
+        progress=report,
+    )
+    report.say(
+        f"  {plan.label}, memory {'on' if plan.memory else 'off'}, {plan.split}: "
+        f"{percent(arm.rate)} ({interval_text(arm.rate)})"
+    )
+    save(
+        workspace.record,
+        EvaluationDoc(**dict(arm), cycle=cycle, name=plan.name, label=plan.label, policy=policy.label),
+    )
+
+
+def _tasks(workspace: Workspace, cycle: int, split: Split, count: int) -> list[Task]:
+    seed = stable_seed(workspace.config.seed, cycle, split.value)
+    return held_out_tasks(workspace.environment, workspace.families, split, count, seed)
+
+
+def _compare(workspace: Workspace, cycle: int, wanted: Sequence[Plan]) -> None:
+    """Each arm against the one the cycle began with, and each stage against the stage before it."""
+    docs = {doc.name: doc for doc in load(workspace.record, EvaluationDoc, cycle)}
+    off = [plan for plan in wanted if not plan.memory and plan.split is Split.VALIDATION]
+    pairs = [(off[0], plan) for plan in off[1:]]
+    pairs += list(zip(off[1:-1], off[2:], strict=True))
+    for kind in (Split.VALIDATION, Split.TEST):
+        ends = [plan for plan in wanted if plan.split is kind and plan not in off]
+        pairs += list(zip(ends[:-1], ends[1:], strict=True))
+    pairs += [(plan, other) for plan in off for other in wanted if other.memory and other.student == plan.student]
+    for old, new in pairs:
+        found = compare_arms(
+            workspace.record,
+            docs[old.name],
+            docs[new.name],
+            confidence=workspace.config.evaluate.confidence,
+            seed=workspace.config.seed,
+        )
+        decides = (old, new) == (off[0], off[-1])
+        save(workspace.record, ComparisonDoc(**dict(found), cycle=cycle, old=old.name, new=new.name, decides=decides))
+
+
+# -- by hand ------------------------------------------------------------------------------------
+
+
+def policy_named(workspace: Workspace, name: str) -> Policy:
+    """The policy a command line names.
+
+    Raises:
+        UnknownName: it is neither teacher, expert, student, student@N nor a model string with a provider.
+    """
+    from tutelage.agents.llm_policy import LLMPolicy
+
+    if name == "teacher":
+        return workspace.teacher()
+    if name == "student":
+        return workspace.student_policy(workspace.current_student())
+    if name.startswith("student@"):
+        workspace.base_student()
+        return workspace.student_policy(workspace.record.student(name))
+    if name == "expert":
+        name = f"expert/{workspace.environment.name}"
+    if "/" not in name:
+        raise UnknownName(
+            f"unknown policy {name!r}; known: teacher, expert, student, student@N, or a LiteLLM model string "
+            "with its provider, such as openai/gpt-4o-mini"
+        )
+    return LLMPolicy(workspace.llm("teacher", model=name))
+
+
+def rollout(
+    workspace: Workspace, tasks: Sequence[Task], policy: str, *, memory: bool, report: Reporter
+) -> list[Trajectory]:
+    """Run a policy on tasks and record its trajectories, whatever was recorded before."""
+    acting = policy_named(workspace, policy)
+    batch, done = new_id("run"), 0
+
+    def finished(index: int, trajectory: Trajectory) -> None:
+        nonlocal done
+        done += 1
+        workspace.record.add_trajectory(trajectory, key=f"{batch}/{index}", cycle=0, arm=ROLLOUTS)
+        report(f"{acting.label}", done, len(tasks))
+
+    return run_episodes(
+        tasks,
+        acting,
+        workspace.make_environment,
+        act=workspace.config.act,
+        memory=workspace.memory if memory else None,
+        seed=workspace.config.seed,
+        on_finished=finished,
+    )
+
+
+def evaluate_policy(
+    workspace: Workspace,
+    policy: str,
+    *,
+    split: Split,
+    families: Sequence[str],
+    episodes: int,
+    memory: bool,
+    report: Reporter,
+) -> Arm:
+    """Measure any policy, `episodes` per family, on this workspace's held-out tasks."""
+    acting = policy_named(workspace, policy)
+    tasks = held_out_tasks(
+        workspace.environment, families, split, episodes * len(families), stable_seed(workspace.config.seed, "hand")
+    )
+    batch = new_id("run")
+    return evaluate_arm(
+        workspace.record,
+        tasks,
+        acting,
+        workspace.make_evaluation_environment,
+        act=workspace.config.act,
+        memory=workspace.memory if memory else None,
+        seed=workspace.config.seed,
+        key_prefix=f"0/eval/{batch}",
+        cycle=0,
+        student_label=acting.label,
+        split=split,
+        seen=seen_pairs(workspace.record),
+        confidence=workspace.config.evaluate.confidence,
+        progress=report,
+    )
+
+
+def family_table(arm: Arm) -> "Table":
+    """Success per task family with intervals."""
+    from rich.table import Table
+
+    table = Table("family", "success", "interval", "episodes", title=f"{arm.student}, {arm.split}")
+    for family, rate in [*arm.by_family.items(), ("all", arm.rate)]:
+        table.add_row(family, percent(rate), interval_text(rate), str(rate.episodes))
+    if arm.excluded or arm.broken:
+        table.caption = f"left out: {arm.excluded} seen in training, {arm.broken} broken"
+    return table

@@ -51,7 +51,8 @@ def _judge(request: Request) -> dict[str, object]:
     if request.turns[last].result != ENDED:
         return _judgement(False, "The episode stopped before the task was finished.", mistakes)
     if last in mistakes:
-        return _judgement(False, f"Step {last} ended the episode, but something else was due first.", [last])
+        decisive_first = [last, *(index for index in mistakes if index != last)]
+        return _judgement(False, f"Step {last} ended the episode, but something else was due first.", decisive_first)
     return _judgement(True, f"Step {last} was due and finished the task.", mistakes)
 
 
@@ -99,7 +100,7 @@ def _experience(request: Request) -> dict[str, object]:
     places = _distinct(_place(target, goal) for turn in useful if (target := _target(turn.action, turn.observation)))
     conditions = [f"The goal reads: {template}"]
     slots = [slot for slot, _ in goal_values(goal)]
-    conditions += [f"The goal names {slots.count(slot)} × {slot}." for slot in dict.fromkeys(slots)]
+    conditions += [f"The goal names {_count(slots.count(slot), slot)}." for slot in dict.fromkeys(slots)]
     conditions += [f"The page has {place}." for place in places]
     conditions += _distinct(
         f"At first it shows {_slotted(target, goal)}."
@@ -111,7 +112,7 @@ def _experience(request: Request) -> dict[str, object]:
         "procedure": procedure,
         "verification": _verification(useful, goal),
     }
-    question = f"How is this done with {', '.join(places) or 'this page'}: {template}"
+    question = f"Which actions on {', '.join(places) or 'this page'} fulfil: {template}"
     return {"stickers": [{"conditions": conditions, "question": question}], "skills": [skill]}
 
 
@@ -126,7 +127,12 @@ def _verification(useful: list[Turn], goal: str) -> list[str]:
 
 
 def _place(element: Element, goal: str) -> str:
-    return f"a {generalise(_named(element), goal)}"
+    named = generalise(_named(element), goal)
+    return f"a {element.role} that the goal names" if GOAL in named else f"a {named}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number > 1 else "")
 
 
 # -- guardrails ---------------------------------------------------------------------------------
@@ -149,19 +155,21 @@ class _Mistake:
 
 
 def _lesson(request: Request) -> dict[str, object]:
-    """The guardrail against the first cited step whose mistake the pattern language can express."""
-    notes = []
+    """A guardrail against each cited step whose mistake the pattern language can express."""
+    guardrails, notes = [], []
     for index in request.cited:
         mistake = _mistake(request, index) if index < len(request.turns) else None
         if mistake is None:
-            notes.append(f"Step {index} is no action on an element of the page.")
+            notes.append(f"Step {index} is no action on an element of the page, or none was due.")
             continue
         guardrail = _wrong_text(mistake) or _wrong_target(mistake) or _premature(mistake)
-        if guardrail is not None:
-            remedy = f"Do {generalise(mistake.due_meaning, mistake.goal)} instead."
-            return {"guardrails": [{**guardrail, "remedy": remedy}]}
-        notes.append(f"What was wrong with step {index} cannot be said in patterns.")
-    return {"note": " ".join(notes)}
+        if guardrail is None:
+            notes.append(f"What was wrong with step {index} cannot be said in patterns.")
+            continue
+        guardrail["remedy"] = f"Do {generalise(mistake.due_meaning, mistake.goal)} instead."
+        if guardrail not in guardrails:
+            guardrails.append(guardrail)
+    return {"guardrails": guardrails, "note": " ".join(notes)}
 
 
 def _mistake(request: Request, index: int) -> _Mistake | None:

@@ -42,7 +42,8 @@ def test_an_unusable_pattern_says_why() -> None:
     assert problem('click(link "{other}")') == ""
 
 
-def test_generalise_keeps_the_fixed_wording_of_the_goal() -> None:
+def test_generalise_keeps_the_usual_buttons() -> None:
+    assert generalise('click(button "Submit")', 'Click the "Submit" button') == 'click(button "{goal}")'
     assert generalise('fill(textbox "Username", "bob")', LOGIN) == 'fill(textbox "Username", "{goal}")'
     assert generalise('click(checkbox "tea")', BOXES) == 'click(checkbox "{goal}")'
     assert generalise('click(button "Submit")', BOXES) == 'click(button "Submit")'
@@ -57,6 +58,12 @@ def test_generalise_keeps_the_fixed_wording_of_the_goal() -> None:
         ("Select 10/29/2016 as the date and hit submit.", "Select {list} as the date and hit submit."),
         ("Choose 10/29/2016 as the date and hit submit.", "Choose {date} as the date and hit submit."),
         ("Find the 3rd email by Mary Ann, add 12.5", "Find the {number} email by {name}, add {number}"),
+        (
+            "write red as name and dog as place then press submit",
+            "write {text} as name and {text} as place then press submit",
+        ),
+        ("tick red and dog then press submit", "tick {list} then press submit"),
+        ("press red", "press {text}"),
     ],
 )
 def test_goal_template(goal: str, template: str) -> None:

@@ -8,7 +8,7 @@ special tokens split, so that a page showing ``<|im_end|>`` shows text and not a
 
 import re
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from tutelage.conversation import conversation
 from tutelage.errors import ConfigError
@@ -46,7 +46,7 @@ class ChatEncoder:
         self._specials = re.compile("(" + "|".join(map(re.escape, specials)) + ")")
         self._before, self._between, self._header, after, self._again = self._learn()
         end, *rest = self._specials.split(after)[1:] or [tokenizer.eos_token, after]
-        self.end: int = tokenizer.convert_tokens_to_ids(end)
+        self.end = self._id(end)
         """The token that ends the assistant's turn."""
         self._after = "".join(rest)
 
@@ -109,8 +109,10 @@ class ChatEncoder:
             {"role": role, "content": content}
             for role, content in (("system", _SYSTEM), ("user", _USER), ("assistant", _REPLY), ("user", _LATER))
         ]
-        start = self.tokenizer.apply_chat_template(messages[:2], tokenize=False, add_generation_prompt=True)
-        whole = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        start, whole = (
+            str(self.tokenizer.apply_chat_template(some, tokenize=False, add_generation_prompt=True))
+            for some in (messages[:2], messages)
+        )
         opening = re.fullmatch(f"(.*){_SYSTEM}(.*){_USER}(.*)", start, re.DOTALL)
         later = re.fullmatch(f".*{_REPLY}(.*){_LATER}(.*)", whole, re.DOTALL)
         if opening is None or later is None:
@@ -128,11 +130,14 @@ class ChatEncoder:
             pieces = [part] if index % 2 else self._specials.split(part)
             for place, piece in enumerate(pieces):
                 if place % 2:
-                    ids += [*self._text(run), self.tokenizer.convert_tokens_to_ids(piece)]
+                    ids += [*self._text(run), self._id(piece)]
                     run = ""
                 else:
                     run += piece
         return ids + self._text(run)
+
+    def _id(self, token: str) -> int:
+        return cast(int, self.tokenizer.convert_tokens_to_ids(token))
 
     def _text(self, text: str) -> list[int]:
         if not text:

@@ -15,6 +15,27 @@ Slice = torch.Tensor
 """One episode's cache: (layers, 2, heads, length, head size); keys and values of its first tokens."""
 
 
+class RoomyCache(Cache):
+    """A batch cache of roomy layers."""
+
+    def __init__(self, layers: Sequence["RoomyLayer"]) -> None:
+        super().__init__(layers=list(layers))
+        self.roomy = layers
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all rows but these."""
+        index = torch.tensor(list(rows), device=self.roomy[0].buffers[0].device)
+        for layer in self.roomy:
+            layer.keep(index)
+
+    def cut(self, row: int, kept: torch.Tensor) -> Slice:
+        """A copy of one row at the positions where `kept` (length,) is True."""
+        length = kept.shape[0]
+        return torch.stack(
+            [torch.stack([buffer[row, :, :length][:, kept] for buffer in layer.buffers]) for layer in self.roomy]
+        )
+
+
 class RoomyLayer(DynamicLayer):
     """One layer's keys and values at the front of buffers of shape (batch, heads, room, head size)."""
 
@@ -26,8 +47,10 @@ class RoomyLayer(DynamicLayer):
         self.is_initialized = True
         self._look()
 
-    def _look(self) -> None:
-        self.keys, self.values = (buffer[:, :, : self.length] for buffer in self.buffers)
+    def _look(self) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = (buffer[:, :, : self.length] for buffer in self.buffers)
+        self.keys, self.values = keys, values
+        return keys, values
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
@@ -37,8 +60,7 @@ class RoomyLayer(DynamicLayer):
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, self.length : end] = states
         self.length = end
-        self._look()
-        return self.keys, self.values
+        return self._look()
 
     def keep(self, rows: torch.Tensor) -> None:
         """Drop all rows but these."""
@@ -48,7 +70,7 @@ class RoomyLayer(DynamicLayer):
 
 def stack(
     slices: Sequence[Slice | None], room: int, config: PretrainedConfig, dtype: torch.dtype, device: torch.device
-) -> Cache:
+) -> RoomyCache:
     """A batch cache whose rows are `slices`, left-padded to the longest, with `room` more tokens to come."""
     heads = config.num_key_value_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -60,19 +82,4 @@ def stack(
             if one is not None:
                 buffers[:, row, :, past - one.shape[-2] : past] = one[layer]
         layers.append(RoomyLayer(buffers[0], buffers[1], past))
-    return Cache(layers=layers)
-
-
-def cut(cache: Cache, row: int, kept: torch.Tensor) -> Slice:
-    """A copy of one row's cache at the positions where `kept` (length,) is True."""
-    length = kept.shape[0]
-    return torch.stack(
-        [torch.stack([buffer[row, :, :length][:, kept] for buffer in layer.buffers]) for layer in cache.layers]
-    )
-
-
-def keep_rows(cache: Cache, rows: Sequence[int]) -> None:
-    """Drop all rows of a batch cache but these."""
-    index = torch.tensor(list(rows), device=cache.layers[0].keys.device)
-    for layer in cache.layers:
-        layer.keep(index)
+    return RoomyCache(layers=layers)

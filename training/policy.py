@@ -9,9 +9,10 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutelage.training import kv
 from tutelage.training.chat import ChatEncoder
@@ -164,17 +165,19 @@ class StudentPolicy:
             if len(staying) < len(rows):
                 for place in set(range(len(rows))) - set(staying):
                     rows[place].episode.ids += rows[place].sampled
-                    rows[place].episode.cache = kv.cut(cache, place, seen[place])
+                    rows[place].episode.cache = cache.cut(place, seen[place])
                 if not staying:
                     break
-                kv.keep_rows(cache, staying)
+                cache.keep(staying)
                 rows = [rows[place] for place in staying]
                 seen, tokens, positions = seen[staying], tokens[staying], positions[staying]
             ids = tokens[:, None]
             seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
             positions = positions[:, -1:] + 1
 
-    def _forward(self, ids: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
+    def _forward(
+        self, ids: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor, cache: kv.RoomyCache
+    ) -> torch.Tensor:
         """Logits (rows, vocabulary) after the last token, in float32."""
         output = self.model(
             input_ids=ids,
@@ -211,10 +214,11 @@ class StudentPolicy:
 
 def generation_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """The model to sample with: `model` itself if it has `dtype` and no adapter, else a merged copy in `dtype`."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = _plain(model)
     if base is model and model.dtype == dtype:
         return model
-    made = type(base)(copy.deepcopy(base.config)).to(dtype).to(base.device).eval().requires_grad_(False)
+    # Not a deep copy: TRL puts a forward of its own on its model, and a copy of that would run the original.
+    made = type(base)(copy.deepcopy(base.config)).to(base.device, dtype).eval().requires_grad_(False)
     copy_weights(model, made)
     return made
 
@@ -234,10 +238,12 @@ def copy_weights(source: PreTrainedModel, target: PreTrainedModel) -> None:
 
 def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Names as in the plain model, and weights with the active LoRA adapters added; `model` is unchanged."""
-    if not hasattr(model, "get_base_model"):
+    base = _plain(model)
+    if base is model:
         yield from model.named_parameters()
         return
-    for name, module in model.get_base_model().named_modules():
+    module: Any
+    for name, module in base.named_modules():
         if hasattr(module, "get_delta_weight"):
             layer = module.get_base_layer()
             change = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
@@ -247,6 +253,11 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]
         elif not any(part in name for part in (".base_layer", ".lora_")):
             for own, tensor in module.named_parameters(recurse=False):
                 yield f"{name}.{own}" if name else own, tensor
+
+
+def _plain(model: Any) -> Any:
+    """The model below an adapter, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _cached(episode: _Episode) -> int:

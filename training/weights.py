@@ -104,12 +104,12 @@ def save(
     tokenizer: "PreTrainedTokenizerBase",
     folder: Path,
     *,
-    notes: Mapping[str, Mapping[str, Any]] | None = None,
+    beside: Mapping[str, Path] | None = None,
 ) -> str:
     """Write model and tokenizer; `folder` appears complete or not at all, replacing what was there.
 
     Args:
-        notes: JSON files to put beside the weights, name → content; the digest is added to each.
+        beside: folders to copy into it, name → folder.
 
     Returns:
         The digest of the weights.
@@ -121,8 +121,8 @@ def save(
         with _quiet():
             model.save_pretrained(made)
             tokenizer.save_pretrained(made)
-        for file, content in (notes or {}).items():
-            (made / file).write_text(json.dumps({**content, "digest": value}, indent=1))
+        for name, source in (beside or {}).items():
+            shutil.copytree(source, made / name)
         made.chmod(0o755)
         if folder.is_dir():
             shutil.rmtree(folder)

@@ -1,0 +1,176 @@
+"""Supervised fine-tuning on accepted episodes, through TRL's SFTTrainer.
+
+Master weights and optimiser are float32; matrix products run in bfloat16 where the processor has it.
+The learning rate warms up linearly and then decays as a cosine or stays. The rows of the whole run are
+laid out beforehand (`samples.row_order`), so the same seed gives the same run, killed and continued or not.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig as TrlConfig
+from trl import SFTTrainer
+
+from tutelage.config import SftConfig
+from tutelage.errors import TutelageError
+from tutelage.training import weights
+from tutelage.training.base import StageContext, StageResult
+from tutelage.training.chat import ChatEncoder
+from tutelage.training.samples import row_order, sft_rows
+from tutelage.training.trl_adapter import label_positions_only
+
+KEPT = ("loss", "grad_norm", "learning_rate", "entropy", "mean_token_accuracy", "tokens_per_second", "seconds")
+
+
+def run(stage: SftConfig, context: StageContext) -> StageResult:
+    """Train on `context.trajectories`, from the last checkpoint if there is one.
+
+    Raises:
+        TutelageError: there is nothing to learn from.
+        MissingPart: the starting weights are not here.
+    """
+    model, tokenizer = weights.load(context.start)
+    rows = sft_rows(context.trajectories, ChatEncoder(tokenizer), context.config.student.max_length)
+    if not len(rows.dataset):
+        raise TutelageError(
+            f"nothing to fine-tune on: {len(context.trajectories)} accepted trajectories, {rows.too_long} of them "
+            f"longer than student.max_length, {rows.nothing_to_learn} without an accepted turn"
+        )
+    lengths = [len(ids) for ids in rows.dataset["input_ids"]]
+    order = row_order(lengths, batch_size=stage.batch_size, steps=stage.steps, seed=context.seed)
+    tokens = [
+        sum(lengths[row] for row in order[start : start + stage.batch_size])
+        for start in range(0, len(order), stage.batch_size)
+    ]
+    steps = _Steps(context, tokens)
+    trainer = make_trainer(stage, context, model, tokenizer, rows.dataset.select(order), steps)
+    trainer.remove_callback(PrinterCallback)
+    with label_positions_only():
+        trainer.train(resume_from_checkpoint=last_checkpoint(context.checkpoints))
+    digest = _save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, context)
+    counts = {"rows": len(lengths), "too_long": rows.too_long, "nothing_to_learn": rows.nothing_to_learn}
+    return StageResult(
+        folder=context.folder,
+        digest=digest,
+        trajectories=tuple(rows.trajectories[row] for row in sorted(set(order))),
+        metrics=[(0, {name: float(value) for name, value in counts.items()}), *_metrics(trainer.state.log_history)],
+    )
+
+
+def make_trainer(
+    stage: SftConfig,
+    context: StageContext,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    callback: TrainerCallback,
+) -> SFTTrainer:
+    """TRL's trainer over `rows`, which hold every batch of the run in order."""
+    student = context.config.student
+    micro = stage.micro_batch_size or stage.batch_size
+    args = TrlConfig(
+        output_dir=str(context.checkpoints),
+        max_steps=stage.steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=stage.batch_size // micro,
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type="cosine" if stage.schedule == "cosine" else "constant_with_warmup",
+        warmup_steps=int(stage.warmup * stage.steps),
+        gradient_checkpointing=stage.gradient_checkpointing,
+        bf16=weights.compute_dtype(student.dtype) is torch.bfloat16,
+        use_cpu=not torch.cuda.is_available(),
+        seed=context.seed,
+        train_sampling_strategy="sequential",
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        save_steps=stage.checkpoint_every,
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    return SFTTrainer(
+        model=model,
+        args=args,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=_lora(context),
+        callbacks=[callback],
+    )
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest complete checkpoint; one that a kill left half-written is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        # The trainer writes its state last, so a readable one means that the rest is complete.
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+        else:
+            return str(path)
+    return None
+
+
+class _Steps(TrainerCallback):
+    """Measures every step and reports progress; the trainer keeps the figures in its own history."""
+
+    def __init__(self, context: StageContext, tokens: list[int]) -> None:
+        self.context, self.tokens = context, tokens
+        """`tokens` counts those of each step, padding excluded."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.seconds = time.monotonic() - self.began
+        self.context.progress("sft", state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            state.log_history[-1] |= {
+                "seconds": self.seconds,
+                "tokens_per_second": self.tokens[state.global_step - 1] / self.seconds,
+            }
+
+
+def _lora(context: StageContext) -> Any:
+    student = context.config.student
+    if student.method == "full":
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=student.lora_rank, lora_alpha=student.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def _save(model: Any, tokenizer: PreTrainedTokenizerBase, context: StageContext) -> str:
+    """Save the weights, an adapter merged into them and kept beside, and drop the checkpoints."""
+    beside = {}
+    if hasattr(model, "merge_and_unload"):
+        beside["adapter"] = context.checkpoints / "adapter"
+        model.save_pretrained(beside["adapter"], save_embedding_layers=False)
+        model = model.merge_and_unload()
+    model.config.use_cache = True  # the trainer turns it off
+    digest = weights.save(model, tokenizer, context.folder, beside=beside)
+    shutil.rmtree(context.checkpoints, ignore_errors=True)
+    return digest
+
+
+def _metrics(history: list[dict[str, Any]]) -> list[tuple[int, dict[str, float]]]:
+    return [
+        (int(entry["step"]), {name: float(entry[name]) for name in KEPT if name in entry})
+        for entry in history
+        if "loss" in entry
+    ]

@@ -9,6 +9,7 @@ interrupted episode is simply run again.
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -212,6 +213,7 @@ class Batch:
             self.on_finished(episode.index, trajectory)
 
 
+@cache
 def _graph() -> Any:
     graph = StateGraph(State)
     graph.add_node("retrieve", _node(Batch.retrieve))
@@ -227,7 +229,8 @@ def _graph() -> Any:
     graph.add_edge("act", "diagnose")
     graph.add_conditional_edges("diagnose", _node(Batch.after_diagnose), ["replan", "retrieve", "propose", END])
     graph.add_conditional_edges("replan", _node(Batch.onward), ["retrieve", "propose"])
-    return graph.compile()
+    # An inner run must not be checkpointed with the loop that calls it.
+    return graph.compile(checkpointer=False)
 
 
 def _node(method: Callable[[Batch], object]) -> Any:

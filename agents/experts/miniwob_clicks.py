@@ -2,7 +2,6 @@
 
 from tutelage.agents.experts.miniwob_rules import MINIWOB, submit
 from tutelage.agents.experts.page import Advice, Element, NotOnPage, Page, click
-from tutelage.agents.experts.registry import has
 
 expert = MINIWOB.expert
 
@@ -115,24 +114,6 @@ def tree(page: Page, name: str) -> Advice:
     return click(folder, closed)
 
 
-MENU = {"Prev": "Playback", "Stop": "Playback", "Play": "Playback", "Next": "Playback"}
-"""Which entry opens the submenu an item is in."""
-
-
-@expert(
-    r'Click the "Menu" button, and then find and click on the item labeled "(?P<name>.*)"\.',
-    when=has("button"),
-    families="",
-)
-def menu_item(page: Page, name: str) -> Advice:
-    item = page.find("menuitem", name)
-    if item:
-        return click(item)
-    if not page.all("menuitem"):
-        return click(page.one("button", "Menu"))
-    return click(page.one("menuitem", MENU[name]))
-
-
 @expert(r'Click on a "(?P<kind>\w+)" widget\.', families="click-widget")
 def widget(page: Page, kind: str) -> Advice:
     """A textarea shows its text inside, a text field does not."""
@@ -144,16 +125,14 @@ def widget(page: Page, kind: str) -> Advice:
     return click(*boxes)
 
 
-@expert(r"Click on the grid coordinate (?P<point>\(-?\d,-?\d\))\.", families="grid-coordinate")
-def grid(page: Page, point: str) -> Advice:
-    return click(page.one(where=lambda element: element.name.startswith(point) or element.name.endswith(point)))
-
-
 @expert(r"Click on the numbers in ascending order\.", families="ascending-numbers")
 def ascending(page: Page) -> Advice:
+    """A number that was clicked looks like the others; the clicks so far tell how far one is."""
     done = {element.name for element in page.clicked}
-    left = page.all(where=lambda element: element.name.isdigit() and element.name not in done)
-    return click(min(left, key=lambda element: int(element.name)))
+    numbers = page.all("shape", where=lambda shape: " text " in shape.name and shape.name not in done)
+    if not numbers:
+        raise NotOnPage("numbers")
+    return click(min(numbers, key=lambda element: int(element.name.split()[-1])))
 
 
 @expert(r"Find and pick the card with the greatest number, then press submit\.", families="find-greatest")
@@ -161,3 +140,44 @@ def greatest(page: Page) -> Advice:
     card = max(page.all("generic", where=lambda element: element.name.isdigit()), key=lambda card: int(card.name))
     picked = any(element.name == card.name for element in page.clicked[-1:])
     return submit(page) if picked else click(card)
+
+
+@expert(r"Click on the (?P<colour>\w+) colored box\.", families="click-color")
+def colour_box(page: Page, colour: str) -> Advice:
+    return click(page.one("generic", f"color {colour}"))
+
+
+@expert(r"Select all the shades of (?P<colour>red|green|blue) and press Submit\.", families="click-shades")
+def shades(page: Page, colour: str) -> Advice:
+    """The strongest of red, green and blue names the shade; only the clicks tell which are chosen."""
+    channel = ("red", "green", "blue").index(colour)
+    wanted = []
+    for box in page.all("generic", where=lambda element: "rgb(" in element.name):
+        parts = [int(part) for part in box.name.partition("rgb(")[2].rstrip(")").split(",")]
+        clicks = sum(clicked.ref == box.ref for clicked in page.clicked)
+        if (parts[channel] == max(parts)) != clicks % 2:
+            wanted.append(box)
+    return click(*wanted) if wanted else submit(page)
+
+
+SHAPES = {"rect": "Rectangle", "circle": "Circle", "polygon": "Triangle"}
+
+
+@expert(r"Click the button that best describes the figure below\.", families="identify-shape")
+def figure(page: Page) -> Advice:
+    """The figure reads "red circle" or, a character, "red text 7"."""
+    form, _, character = page.one("shape").name.partition(" ")[2].partition(" ")
+    kind = SHAPES.get(form) or ("Number" if character.isdigit() else "Letter")
+    return click(page.one("button", kind))
+
+
+@expert(
+    r'Expand the pie menu below and click on the item labeled "(?P<name>.*)"\.', families="click-pie click-pie-nodelay"
+)
+def pie(page: Page, name: str) -> Advice:
+    """The item's slice stands before its text."""
+    plus = page.find("shape", where=lambda shape: shape.name.endswith(" text +"))
+    if plus:
+        return click(plus)
+    label = page.one("shape", where=lambda shape: shape.name.endswith(f" text {name}"))
+    return click(page.elements[page.elements.index(label) - 1], label)

@@ -1,7 +1,11 @@
 """Experts for forms: text fields, choices and sliders that are set and submitted."""
 
+import re
+from functools import cache
+from importlib.resources import files
+
 from tutelage.agents.experts.miniwob_rules import MINIWOB, submit
-from tutelage.agents.experts.page import Advice, Element, Page, click, fill_all, select
+from tutelage.agents.experts.page import Advice, Element, Page, click, fill_all, press, select
 from tutelage.agents.experts.registry import has
 
 expert = MINIWOB.expert
@@ -51,6 +55,19 @@ def enter_time(page: Page, hour: str, minute: str, half: str) -> Advice:
     return fill_all([(page.one("time|textbox"), f"{hours:02d}:{minute}")]) or submit(page)
 
 
+@cache
+def thesaurus() -> tuple[frozenset[str], ...]:
+    """Groups of words of like meaning, one a line in ``thesaurus.txt``."""
+    text = files("tutelage.agents.experts").joinpath("thesaurus.txt").read_text()
+    return tuple(frozenset(line.split()) for line in text.splitlines())
+
+
+@expert(r"Select words similar to (?P<words>.*) and click Submit\.", families="click-checkboxes-soft")
+def similar(page: Page, words: str) -> Advice:
+    named = set(words.split(", "))
+    return tick(page, named.union(*(group for group in thesaurus() if group & named)))
+
+
 @expert(
     r"Select (?P<names>.*) and click Submit\.",
     when=has("checkbox"),
@@ -94,6 +111,59 @@ def scroll_list(page: Page, names: str) -> Advice:
 @expert(r"Select (?P<number>-?\d+) with the spinner and hit Submit\.", families="use-spinner")
 def spinner(page: Page, number: str) -> Advice:
     return fill_all([(page.one("spinbutton"), number)]) or submit(page)
+
+
+@expert(
+    r"Select (?P<number>-?\d+) with the slider, click the (?P<position>\d)\w\w checkbox, then hit Submit\.",
+    families="form-sequence",
+)
+def slider_and_checkbox(page: Page, number: str, position: str) -> Advice:
+    """The slider's value stands below it; Page Up and Page Down are worth a fifth of its range."""
+    distance = int(number) - next(int(text) for text in page.texts() if re.fullmatch(r"-?\d+", text))
+    if distance:
+        key = (
+            ("PageUp" if distance > 0 else "PageDown")
+            if abs(distance) > 2
+            else "ArrowUp"
+            if distance > 0
+            else "ArrowDown"
+        )
+        return press(page.one("slider"), key)
+    boxes = page.all("checkbox")
+    wrong = [box for index, box in enumerate(boxes, 1) if box.checked != (index == int(position))]
+    return click(*wrong) if wrong else submit(page)
+
+
+@expert(
+    r'Choose (?P<option>.*) from the dropdown, then click the button labeled "(?P<button>.*)"\.',
+    families="form-sequence-3",
+)
+def dropdown_and_button(page: Page, option: str, button: str) -> Advice:
+    """The dropdown is drawn by the page: closed, its arrow stands after what is chosen."""
+    arrow = page.one("generic", where=lambda element: element.name.endswith("▾") and not page.inside(element))
+    if arrow.name == f"{option} ▾":
+        return click(page.one("button", button))
+    return click(page.find("listitem", option) or arrow)
+
+
+COLOURS = {
+    "black": "000000", "white": "FFFFFF", "aqua": "00FFFF", "blue": "0000FF", "gray": "808080", "green": "008000",
+    "lime": "00FF00", "maroon": "800000", "navy": "000080", "olive": "808000", "purple": "800080", "red": "FF0000",
+    "silver": "C0C0C0", "teal": "008080", "yellow": "FFFF00", "pink": "FFC0CB", "magenta": "FF00FF", "gold": "FFD700",
+    "orange": "FFA500",
+}  # fmt: skip
+
+
+@expert(r"Select (?P<colour>\w+) with the color picker and hit Submit\.", families="use-colorwheel")
+def colour_picker(page: Page, colour: str) -> Advice:
+    return fill_all([(page.one("textbox"), COLOURS[colour])]) or submit(page)
+
+
+@expert(r"Scroll the textarea to the (?P<end>top|bottom) of the text hit submit\.", families="scroll-text-2")
+def scroll(page: Page, end: str) -> Advice:
+    """How far it is scrolled does not show; the last key pressed tells."""
+    key = press(page.one("textbox"), "Control+End" if end == "bottom" else "Control+Home")
+    return submit(page) if page.view.actions and page.view.actions[-1] == key.actions[0] else key
 
 
 @expert(

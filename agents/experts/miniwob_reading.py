@@ -3,7 +3,7 @@
 import re
 
 from tutelage.agents.experts.miniwob_rules import MINIWOB, submit
-from tutelage.agents.experts.page import Advice, Element, NotOnPage, Page, click, fill_all
+from tutelage.agents.experts.page import Advice, Element, NotOnPage, Page, click, fill_all, parse
 
 expert = MINIWOB.expert
 
@@ -76,11 +76,16 @@ def row_of(button: Element, rows: list[Element]) -> int:
 
 @expert(r"Copy the text in the textarea below, paste it into the textbox and press Submit\.", families="copy-paste")
 def copy(page: Page) -> Advice:
-    return copy_nth(page, "1")
+    """The textarea is the field that had text at first."""
+    first = [element for element in parse(page.view.observations[0]) if element.role == "textbox"]
+    source = next((number for number, element in enumerate(first) if element.value), 0)
+    boxes = page.all("textbox")
+    return fill_all([(boxes[1 - source], boxes[source].value or "")]) or submit(page)
 
 
 @expert(
-    r"Copy the text from the (?P<position>\d)\w\w text area below and paste it into the text input, then press Submit\.",
+    r"Copy the text from the (?P<position>\d)\w\w text area below and paste it into the text input, "
+    r"then press Submit\.",
     families="copy-paste-2",
 )
 def copy_nth(page: Page, position: str) -> Advice:
@@ -137,9 +142,10 @@ def guess(page: Page) -> Advice:
 )
 def generate(page: Page, kind: str | None, side: str | None, bound: str | None) -> Advice:
     shown = next((int(text) for text in page.texts() if text.isdigit()), None)
-    good = shown is not None and (
-        shown % 2 == (kind == "odd")
-        if bound is None
-        else (shown < int(bound) if side == "less" else shown > int(bound))
-    )
+    if shown is None:
+        good = False
+    elif bound is None:
+        good = shown % 2 == (kind == "odd")
+    else:
+        good = shown < int(bound) if side == "less" else shown > int(bound)
     return submit(page) if good else click(page.one("button", "Generate"))

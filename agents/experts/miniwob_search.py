@@ -37,16 +37,12 @@ def search_engine(page: Page, query: str, rank: str) -> Advice:
 def autocomplete(page: Page, start: str, end: str | None) -> Advice:
     box = page.one("textbox")
     value = box.value or ""
-    items = suggestions(page, lambda text: text.startswith(start) and text.endswith(end or ""))
-    if items and value == start:
+    items = page.all("listitem|menuitem", where=lambda e: e.name.startswith(start) and e.name.endswith(end or ""))
+    if value == start and items and not any(item.name == value for item in items):
         return click(*items)
     if value.startswith(start) and value.endswith(end or ""):
         return submit(page)
     return fill(box, start)
-
-
-def suggestions(page: Page, fits: "re.Callable[[str], bool]") -> list[Element]:  # type: ignore[name-defined]
-    return page.all("listitem|menuitem", where=lambda item: fits(item.name))
 
 
 FIELDS = {"Genre": "genre", "Director": "director", "Year": "year", "Date": "year"}
@@ -137,18 +133,39 @@ def ticket(page: Page, what: str) -> Advice:
     return click(buttons[key.index(best)])
 
 
+KINDS = {
+    "dairy": "Spinach and goat cheese dip, Cheese wheel, Chocolate cake, Ice cream sundae",
+    "gluten-free": "Caesar Salad, Spinach and goat cheese dip, Tofu and Vegetable stone pot, Grilled Pork Tenderloin, "
+    "Cheese wheel, Ice cream sundae",
+    "meat": "Chicken wings, Spicy Thai Peanut Chicken, Grilled Pork Tenderloin, Spaghetti and Meatballs",
+    "peanuts": "Spicy Thai Peanut Chicken, Ice cream sundae",
+    "vegan": "Caesar Salad, Garlic bread, Tofu and Vegetable stone pot, Coconut mango tart",
+}
+"""Which dishes are what; the page shows it as pictures only."""
+
+
 @expert(r"Order one of each item: (?P<items>.*)", families="order-food")
-def order(page: Page, items: str) -> Advice:
-    """The count stands between minus and plus, and is missing while it is nought."""
-    wanted = items.split(", ")
+def order_items(page: Page, items: str) -> Advice:
+    wanted = {item.strip() for item in items.split(",")}
+    return order(page, {dish: int(dish in wanted) for dish, *_ in dishes(page)})
+
+
+@expert(r"Order (?P<count>\d+) items that are (?P<kind>.*)", families="order-food")
+def order_kind(page: Page, count: str, kind: str) -> Advice:
+    """All of the first dish that fits."""
+    fitting = [dish for dish, *_ in dishes(page) if dish in KINDS[kind].split(", ")]
+    return order(page, {dish: int(count) if dish == fitting[0] else 0 for dish, *_ in dishes(page)})
+
+
+def order(page: Page, wanted: dict[str, int]) -> Advice:
     for dish, minus, plus, count in dishes(page):
-        target = int(dish in wanted)
-        if count != target:
-            return click(plus if count < target else minus)
+        if count != wanted[dish]:
+            return click(plus if count < wanted[dish] else minus)
     return click(page.one("button", "Order!"))
 
 
 def dishes(page: Page) -> list[tuple[str, Element, Element, int]]:
+    """Dish, minus, plus, count; the count stands between the two and is missing while it is nought."""
     found = []
     for index, element in enumerate(page.elements):
         if element.ref and element.name == "-":

@@ -9,6 +9,7 @@ interrupted episode is simply run again.
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from functools import cache
 from typing import Any, TypedDict
 
@@ -59,7 +60,8 @@ def run_episodes(
     try:
         # At most six nodes run per turn, and a round serves at least one turn of one episode.
         limit = 6 * (len(tasks) * (act.max_steps + 1) + 1)
-        _graph().invoke({"batch": batch}, config={"recursion_limit": limit})
+        # A fresh context: within another graph's node the run would inherit that graph's checkpointer.
+        Context().run(_graph().invoke, {"batch": batch}, config={"recursion_limit": limit})
     finally:
         batch.close()
     return [batch.finished[index] for index in range(len(tasks))]
@@ -229,8 +231,7 @@ def _graph() -> Any:
     graph.add_edge("act", "diagnose")
     graph.add_conditional_edges("diagnose", _node(Batch.after_diagnose), ["replan", "retrieve", "propose", END])
     graph.add_conditional_edges("replan", _node(Batch.onward), ["retrieve", "propose"])
-    # An inner run must not be checkpointed with the loop that calls it.
-    return graph.compile(checkpointer=False)
+    return graph.compile()
 
 
 def _node(method: Callable[[Batch], object]) -> Any:

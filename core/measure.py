@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tutelage.agents.graph import run_episodes
@@ -103,10 +104,10 @@ def _compare(workspace: Workspace, cycle: int, wanted: Sequence[Plan]) -> None:
     docs = {doc.name: doc for doc in load(workspace.record, EvaluationDoc, cycle)}
     off = [plan for plan in wanted if not plan.memory and plan.split is Split.VALIDATION]
     pairs = [(off[0], plan) for plan in off[1:]]
-    pairs += list(zip(off[1:-1], off[2:], strict=True))
+    pairs += list(pairwise(off[1:]))
     for kind in (Split.VALIDATION, Split.TEST):
         ends = [plan for plan in wanted if plan.split is kind and plan not in off]
-        pairs += list(zip(ends[:-1], ends[1:], strict=True))
+        pairs += list(pairwise(ends))
     pairs += [(plan, other) for plan in off for other in wanted if other.memory and other.student == plan.student]
     for old, new in pairs:
         found = compare_arms(

@@ -122,7 +122,7 @@ class Workspace:
         return StudentPolicy(
             model,
             tokenizer,
-            label=weights.label(config.weights, student.label),
+            label=f"{student.label} ({weights.describe(config.weights)})",
             temperature=config.temperature,
             max_new_tokens=config.max_new_tokens,
             max_length=config.max_length,

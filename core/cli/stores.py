@@ -87,9 +87,8 @@ def show(
             print("\n".join(f"  - {item}" for item in value))
     print(f"came from {len(experience.sources)} trajectories, {len(steps)} steps:")
     for step in steps:
-        print(
-            f"  {step['trajectory']} step {step['step']}: {step['action']}  [{step['diagnosis']['cause']}]  {step['goal']}"
-        )
+        cause = step["diagnosis"]["cause"]
+        print(f"  {step['trajectory']} step {step['step']}: {step['action']}  [{cause}]  {step['goal']}")
 
 
 @memory.command("stats")

@@ -77,10 +77,8 @@ class Workspace:
 
     def llm(self, role: str, model: str = "") -> "LLM":
         """The model that plays `role` (``teacher``, ``judge`` or ``distiller``), or another one in that role."""
-        from tutelage.agents import provider
         from tutelage.llm import LLM
 
-        provider.register()
         teacher = self.config.teacher
         model = model or {"judge": teacher.judge, "distiller": teacher.distiller}.get(role) or teacher.model
         return LLM(
@@ -118,7 +116,7 @@ class Workspace:
         from tutelage.training.policy import StudentPolicy
 
         config = self.config.student
-        model, tokenizer = weights.load(weights_of(student, self.folder), dtype=config.dtype)
+        model, tokenizer = weights.load(weights_of(student, self.folder), dtype=weights.compute_dtype(config.dtype))
         return StudentPolicy(
             model,
             tokenizer,

@@ -1,8 +1,9 @@
 """Toy: a browserless text environment, small enough that a random two-layer model learns it in seconds.
 
 It is no benchmark. It has the page lines and the actions of the web environment (click and fill), a
-small vocabulary, many distinct episodes per family, and real ways to fail: the wrong button ends the
-episode without reward, and so does submitting too early.
+small vocabulary, and real ways to fail: the wrong button ends the episode without reward, and so does
+submitting too early. The widgets of a family keep their places, so that what a word asks for can be learned
+by heart; goals and the memo beside the widgets vary (more than 150 distinct episodes in 200 seeds).
 """
 
 import json
@@ -17,13 +18,16 @@ from tutelage.environments.base import ActionRefused, Environment, Outcome
 from tutelage.errors import EnvironmentBroken, UnknownName
 from tutelage.types import Task
 
-WORDS = ("red", "blue", "green", "black", "white", "dog", "cat", "bird", "fish", "horse", "one", "two", "three", "four")
+WORDS = (
+    *("red", "blue", "green", "black", "white", "dog", "cat", "bird", "fish", "horse"),
+    *("one", "two", "three", "four", "five", "apple", "bread", "cake", "milk", "tea"),
+)
 ACTIONS = ("click", "fill", "noop")
 
 
 @dataclass
 class Widget:
-    """A button, a checkbox or a text box."""
+    """A button, a checkbox, a text box, or text that one can only read."""
 
     role: str
     name: str
@@ -31,6 +35,8 @@ class Widget:
     checked: bool = False
 
     def line(self, ref: str) -> str:
+        if self.role == "text":
+            return f'text "{self.name}"'
         text = f'[{ref}] {self.role} "{self.name}"'
         if self.role == "textbox":
             return f"{text} value={json.dumps(self.value, ensure_ascii=False)}"
@@ -54,31 +60,33 @@ class Scene:
 
 
 def _press(rng: random.Random) -> Scene:
-    names = rng.sample(WORDS, rng.randint(3, 5))
-    wanted = rng.choice(names)
-    return Scene(f"press {wanted}", [Widget("button", name) for name in names], press=wanted)
+    wanted = rng.choice(WORDS[:6])
+    return Scene(f"press {wanted}", [*(Widget("button", word) for word in WORDS[:6]), _memo(rng)], press=wanted)
 
 
 def _copy(rng: random.Random) -> Scene:
     code = " ".join(rng.choices(WORDS, k=2))
-    buttons = [Widget("button", "submit"), Widget("button", "cancel")]
-    rng.shuffle(buttons)
-    return Scene(f"write {code} then press submit", [Widget("textbox", "code"), *buttons], texts={"code": code})
+    widgets = [Widget("textbox", "code"), Widget("button", "submit"), Widget("button", "cancel")]
+    return Scene(f"write {code} then press submit", widgets, texts={"code": code})
 
 
 def _tick(rng: random.Random) -> Scene:
-    names = rng.sample(WORDS, rng.randint(3, 4))
-    wanted = sorted(rng.sample(names, rng.randint(1, 2)), key=names.index)
-    widgets = [*(Widget("checkbox", name) for name in names), Widget("button", "submit")]
+    names = WORDS[6:10]
+    wanted = rng.sample(names, 2)
+    widgets = [*(Widget("checkbox", name) for name in names), Widget("button", "submit"), _memo(rng)]
     return Scene(f"tick {' and '.join(wanted)} then press submit", widgets, ticked=frozenset(wanted))
 
 
 def _form(rng: random.Random) -> Scene:
     name, place = rng.sample(WORDS, 2)
-    boxes = [Widget("textbox", "name"), Widget("textbox", "place")]
-    rng.shuffle(boxes)
+    widgets = [Widget("textbox", "name"), Widget("textbox", "place"), Widget("button", "submit")]
     goal = f"write {name} as name and {place} as place then press submit"
-    return Scene(goal, [*boxes, Widget("button", "submit")], texts={"name": name, "place": place})
+    return Scene(goal, widgets, texts={"name": name, "place": place})
+
+
+def _memo(rng: random.Random) -> Widget:
+    """Two words that have nothing to do with the goal."""
+    return Widget("text", " ".join(rng.choices(WORDS, k=2)))
 
 
 _SCENES = {"copy": _copy, "form": _form, "press": _press, "tick": _tick}

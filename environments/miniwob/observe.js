@@ -267,6 +267,7 @@
       pending.clear();
       core.EPISODE_MAX_TIME = 1e9;
       if (!WOB_DONE_GLOBAL && getComputedStyle(core.cover_div).display === 'none') core.endEpisode(0);
+      if (document.activeElement) document.activeElement.blur();  // the last episode's focus
       Math.seedrandom(seed);
       core.startEpisodeReal();
       while (!WOB_TASK_READY) await sleep(5);

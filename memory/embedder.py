@@ -1,5 +1,8 @@
 """Texts to vectors, offline."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +38,8 @@ class WordLlamaEmbedder:
 
     def __init__(self) -> None:
         try:
-            import wordllama
+            with _logging_kept():
+                import wordllama
         except ModuleNotFoundError as error:
             raise MissingPart("the wordllama embedder is missing: pip install 'tutelage[memory]'") from error
         # By default it looks for the tokenizer in a folder that its wheel does not have, then downloads.
@@ -46,6 +50,16 @@ class WordLlamaEmbedder:
         if not texts:
             return np.zeros((0, self.dimension), dtype=np.float32)
         return unit(self._model.embed(texts, norm=False))
+
+
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """WordLlama sets up the root logger when imported; that is the application's business."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 def unit(vectors: NDArray[Any]) -> Vectors:

@@ -1,5 +1,6 @@
 """Keyword search: BM25 over verbatim text, in memory."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,4 +41,5 @@ def _library() -> Any:
         import bm25s
     except ModuleNotFoundError as error:
         raise MissingPart("keyword search is missing: pip install 'tutelage[memory]'") from error
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it asks for DEBUG
     return bm25s

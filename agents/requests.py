@@ -65,7 +65,7 @@ def distiller_request(trajectory: Trajectory, verdict: Verdict, existing: Sequen
 def read_request(text: str) -> Request:
     """Read a request of either kind back from its text."""
     environment = re.search(r"^Environment: (\S+)$", text, re.MULTILINE)
-    outside = text.rpartition("\n</meanings>")[2]
+    outside = text.partition("\n</meanings>")[2]  # the fence cannot be forged, what precedes it can
     cited = re.search(r"^Cited steps:([ \d]*)$", outside, re.MULTILINE)
     meanings = {
         int(match[1]): match[2]

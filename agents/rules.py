@@ -102,13 +102,15 @@ def _experience(request: Request) -> dict[str, object]:
     slots = [slot for slot, _ in goal_values(goal)]
     conditions += [f"The goal names {_count(slots.count(slot), slot)}." for slot in dict.fromkeys(slots)]
     conditions += [f"The page has {place}." for place in places]
-    conditions += _distinct(
-        f"At first it shows {_slotted(target, goal)}."
-        for turn in useful
-        if (target := _target(turn.action, request.turns[0].observation)) and _state(target)
-    )
+    first = request.turns[0].observation
+    targets = [target for turn in useful if (target := _target(turn.action, first))]
+    conditions += _distinct(f"At first it shows {_slotted(target, goal)}." for target in targets if _state(target))
+    # what is already as wanted needs no step, so a procedure without that step holds only there
+    ready = [item for item in parse(first) if item.ref and item not in targets and _is_set(item, goal)]
+    already = _distinct(f"It already shows {_slotted(element, goal)}." for element in ready)
+    conditions += already
     skill = {
-        "preconditions": [f"The goal reads: {template}", *(f"The page has {place}." for place in places)],
+        "preconditions": [f"The goal reads: {template}", *(f"The page has {place}." for place in places), *already],
         "procedure": procedure,
         "verification": _verification(useful, goal),
     }
@@ -256,6 +258,12 @@ def _state(element: Element) -> str:
     """What can be set of an element, as its line shows it; empty if nothing can."""
     values = ((key, getattr(element, key)) for key in STATES)
     return " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values if value is not None)
+
+
+def _is_set(element: Element, goal: str) -> bool:
+    """Whether it holds a value that the goal names, or is a ticked choice that it names."""
+    ticked = element.role in CHOICES and bool(element.checked) and occurs(element.name, goal)
+    return ticked or bool(element.value and occurs(element.value, goal))
 
 
 def _slotted(element: Element, goal: str) -> str:

@@ -1,0 +1,24 @@
+"""Real toy episodes for judge and distiller: demonstrations, and the same with injected mistakes."""
+
+import pytest
+
+from tutelage.agents.graph import run_episodes
+from tutelage.agents.llm_policy import LLMPolicy
+from tutelage.agents.mistakes import Mistaken
+from tutelage.config import ActConfig
+from tutelage.environments.toy import Toy
+from tutelage.llm import LLM
+from tutelage.types import Split, Trajectory
+
+
+def expert(role: str) -> LLM:
+    return LLM("expert/toy", role=role)
+
+
+@pytest.fixture(scope="session")
+def toy_episodes() -> list[Trajectory]:
+    """Four demonstrations and eight mistaken episodes of each toy family."""
+    teacher, act = LLMPolicy(expert("teacher")), ActConfig(width=4)
+    demonstrations = run_episodes(Toy.tasks(Split.TRAIN, count=4), teacher, Toy, act=act)
+    mistaken = Mistaken(teacher, rate=0.5, seed=1)
+    return demonstrations + run_episodes(Toy.tasks(Split.TRAIN, count=8, start=100), mistaken, Toy, act=act, seed=1)

@@ -107,10 +107,11 @@ def outcomes(futures: "Sequence[Future[T]]", timeout: float) -> "list[T | Enviro
     wait(futures, timeout=timeout)
     results: list[T | EnvironmentBroken | TimeoutError] = []
     for future in futures:
+        if not future.done():
+            results.append(TimeoutError())
+            continue
         try:
-            results.append(future.result(timeout=0))
-        except TimeoutError as error:
-            results.append(error)
+            results.append(future.result())
         except EnvironmentBroken as error:
             results.append(error)
     return results

@@ -85,9 +85,8 @@ class Situation:
 
 def slip(call: Call, situation: Situation, random: Random) -> Call | None:
     """Another call than `call`, wrong in one of the ways people and models err; None if none applies."""
-    slips: list[Slip] = [wrong_target, premature_end, altered_text, repetition, dropped_argument]
-    random.shuffle(slips)
-    wrong = (other(call, situation, random) for other in slips)
+    order = sorted(SLIPS, key=lambda kind: random.random() ** (1 / SLIPS[kind]), reverse=True)
+    wrong = (kind(call, situation, random) for kind in order)
     return next((found for found in wrong if found is not None and found != call), None)
 
 
@@ -141,3 +140,7 @@ def dropped_argument(call: Call, situation: Situation, random: Random) -> Call |
 def _may_do_as_well(call: Call, element: Element, situation: Situation) -> bool:
     """Whether clicking `element` could be right too, because the goal names it."""
     return call.name == "click" and bool(element.name) and element.name.lower() in situation.goal
+
+
+SLIPS: dict[Slip, int] = {wrong_target: 4, premature_end: 4, altered_text: 4, repetition: 2, dropped_argument: 1}
+"""Ways to err with their weights; those that the grammar catches teach least."""

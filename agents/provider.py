@@ -40,8 +40,14 @@ class EmbeddedExpert(CustomLLM):
         return response
 
 
-def register() -> None:
-    """Make ``expert/…`` known to LiteLLM; doing it again changes nothing."""
+def register(environment: str | None = None) -> None:
+    """Make ``expert/…`` known to LiteLLM; doing it again changes nothing.
+
+    Raises:
+        UnknownName: there is no expert for `environment`.
+    """
+    if environment is not None:
+        expert_for(environment)
     if not any(item["provider"] == PROVIDER for item in litellm.custom_provider_map):
         litellm.custom_provider_map.append({"provider": PROVIDER, "custom_handler": EmbeddedExpert()})
 

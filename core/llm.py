@@ -25,7 +25,7 @@ T = TypeVar("T")
 Schema = TypeVar("Schema", bound=BaseModel)
 
 PROVIDERS = {"expert": "tutelage.agents.provider:register"}
-"""Embedded providers: prefix of the model string → dotted path of what registers it with LiteLLM."""
+"""Embedded providers: prefix of the model string → dotted path of what makes LiteLLM know it, given the rest."""
 
 REPAIRS = 2
 """How often a structured answer that does not fit is sent back with the error."""
@@ -63,6 +63,9 @@ class LLM:
             retries: attempts after the first on rate limits, server errors, timeouts and lost connections.
             backoff: seconds before the first retry; doubles each time, with jitter.
             timeout: seconds per attempt.
+
+        Raises:
+            UnknownName: an embedded provider has no such model.
         """
         self.model = model
         self.role = role
@@ -73,10 +76,10 @@ class LLM:
         self.backoff = backoff
         self._options = {"temperature": temperature, "max_tokens": max_tokens, "timeout": timeout}
         self._litellm = _litellm()
-        prefix = model.partition("/")[0]
+        prefix, _, name = model.partition("/")
         self._embedded = prefix in PROVIDERS
         if self._embedded:
-            resolve(prefix, PROVIDERS, what="provider")()
+            resolve(prefix, PROVIDERS, what="provider")(name)
 
     @property
     def label(self) -> str:

@@ -8,7 +8,7 @@ from tutelage.agents.llm_policy import LLMPolicy
 from tutelage.agents.prompts import prompt
 from tutelage.agents.provider import register, role_of, view_of
 from tutelage.conversation import read_turn, split_reply, turn_message
-from tutelage.errors import PolicyFailed
+from tutelage.errors import PolicyFailed, UnknownName
 from tutelage.llm import LLM
 from tutelage.types import Context, Message, Shown
 from tutelage.usage import UsageLog
@@ -46,14 +46,17 @@ def test_registering_twice_changes_nothing() -> None:
     assert litellm.custom_provider_map == before
 
 
-def test_unknown_goal_and_environment_are_errors_of_one_context() -> None:
+def test_an_unknown_goal_is_an_error_of_one_context() -> None:
     known = Context("a", (SYSTEM, turn_message(FORM, goal=GOAL)), 0)
     unknown = Context("b", (SYSTEM, turn_message(FORM, goal="Bake a cake.")), 0)
     replies = LLMPolicy(llm()).act([known, unknown, known])
     assert [bool(reply.error) for reply in replies] == [False, True, False]
     assert "does not know this goal" in replies[1].error
-    with pytest.raises(PolicyFailed, match="nowhere"):
-        LLM("expert/nowhere", role="teacher").complete(known.messages)
+
+
+def test_unknown_environment_fails_at_once() -> None:
+    with pytest.raises(UnknownName, match="nowhere"):
+        LLM("expert/nowhere", role="teacher")
 
 
 @pytest.mark.parametrize("role", ["judge", "distiller"])

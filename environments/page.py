@@ -21,8 +21,8 @@ SIGNATURES = {
 """Actions on a page and what their arguments are; every argument is a string."""
 
 _KEYS = frozenset(
-    ["Enter", "Tab", "Escape", "Backspace", "Delete", "Space", "Home", "End", "PageUp", "PageDown", "Insert"]
-    + ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"]
+    {"Enter", "Tab", "Escape", "Backspace", "Delete", "Space", "Home", "End", "PageUp", "PageDown", "Insert"}
+    | {"ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"}
 )
 _MODIFIERS = frozenset(["Control", "Shift", "Alt"])
 _STRING = r'"(?:[^"\\]|\\.)*"'

@@ -121,7 +121,7 @@ def results_table(record: "Record", cycle: int) -> "Table":
 
     evaluations, comparisons = load(record, EvaluationDoc, cycle), load(record, ComparisonDoc, cycle)
     gates = load(record, GateDoc, cycle)
-    table = Table(title=f"Cycle {cycle}", caption="; ".join(_captions(evaluations, gates)), caption_justify="left")
+    table = Table(title=f"Cycle {cycle}", caption="\n".join(_captions(evaluations, gates)), caption_justify="left")
     for title in ("student", "memory", "split", "success", "interval", "episodes", "left out", "paired gain, points"):
         table.add_column(title, justify="right" if title in ("success", "episodes", "left out") else "left")
     for doc in evaluations:

@@ -42,8 +42,6 @@ class Episode:
     policy: str
     memory: bool
     started: float
-    copy: int = 0
-    """How many episodes of the same task come before it in the same run."""
     goal: str = ""
     observation: str = ""
     environment: Environment | None = None

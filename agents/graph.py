@@ -39,7 +39,6 @@ def run_episodes(
     act: ActConfig,
     memory: Recaller | None = None,
     seed: int = 0,
-    seeds: Sequence[int] | None = None,
     on_finished: Callable[[int, Trajectory], None] | None = None,
 ) -> list[Trajectory]:
     """Run one episode per task and return their trajectories in the order of `tasks`.
@@ -47,16 +46,14 @@ def run_episodes(
     Args:
         make_environment: makes one of the `act.width` environments, in the thread that will use it.
         memory: what experiences and guardrails come from; None switches memory off.
-        seed: with a task's place in `tasks` it determines the episode's seed.
-        seeds: one seed per episode instead, so that a resumed run samples as the first one did.
+        seed: with the task it determines how an episode is sampled, wherever the task stands in `tasks`;
+            several episodes of one task are sampled differently.
         on_finished: is given (place in `tasks`, trajectory) as each episode ends, in this thread.
 
     Raises:
         BudgetSpent: the policy may not go on; finished episodes were delivered through `on_finished`.
     """
-    if seeds is None:
-        seeds = [stable_seed(seed, index) for index in range(len(tasks))]
-    batch = Batch(list(zip(tasks, seeds, strict=True)), policy, make_environment, act, memory, on_finished)
+    batch = Batch(tasks, policy, make_environment, act, memory, seed, on_finished)
     try:
         # At most six nodes run per turn, and a round serves at least one turn of one episode.
         limit = 6 * (len(tasks) * (act.max_steps + 1) + 1)
@@ -72,11 +69,12 @@ class Batch:
 
     def __init__(
         self,
-        tasks: Sequence[tuple[Task, int]],
+        tasks: Sequence[Task],
         policy: Policy,
         make_environment: Callable[[], Environment],
         act: ActConfig,
         memory: Recaller | None,
+        seed: int,
         on_finished: Callable[[int, Trajectory], None] | None,
     ) -> None:
         self.policy = policy
@@ -84,9 +82,11 @@ class Batch:
         self.config = act
         self.memory = memory
         self.on_finished = on_finished
-        self.copies: Counter[str] = Counter()
+        self.seed = seed
+        self.begun: Counter[str] = Counter()
+        """How many episodes of each task have begun."""
         self.waiting = list(enumerate(tasks))[::-1]
-        """Tasks not yet begun with their places and seeds, the next one last."""
+        """Tasks not yet begun with their places, the next one last."""
         self.lanes = [Lane(make_environment) for _ in range(min(act.width, len(tasks)))]
         self.open: dict[int, Episode] = {}
         """Lane number → the episode it runs."""
@@ -187,7 +187,9 @@ class Batch:
         outcomes([lane.close() for lane in self.lanes], CLOSING_SECONDS)
 
     def _next(self) -> Episode:
-        index, (task, seed) = self.waiting.pop()
+        index, task = self.waiting.pop()
+        seed = stable_seed(self.seed, task.id, self.begun[task.id])
+        self.begun[task.id] += 1
         return Episode(index, task, seed, self.policy.label, self.memory is not None, time.monotonic())
 
     def _outcomes(self, futures: Sequence[Any]) -> list[Any]:

@@ -132,11 +132,13 @@ def test_deterministic_at_any_width() -> None:
     assert runs[0] == runs[1] == runs[2]
 
 
-def test_given_seeds_belong_to_the_episode_not_to_its_place() -> None:
-    first, rest = Scripted(count), Scripted(count)
-    run_episodes(tasks(2), first, Counter, act=ActConfig(width=1), seeds=[5, 6])
-    run_episodes(tasks(2)[1:], rest, Counter, act=ActConfig(width=1), seeds=[6])
-    assert first.seeds[-len(rest.seeds) :] == rest.seeds
+def test_sampling_depends_on_the_task_not_on_its_place() -> None:
+    whole, rest, group = Scripted(count), Scripted(count), Scripted(count)
+    run_episodes(tasks(2), whole, Counter, act=ActConfig(width=1), seed=5)
+    run_episodes(tasks(2)[1:], rest, Counter, act=ActConfig(width=1), seed=5)
+    assert whole.seeds[-len(rest.seeds) :] == rest.seeds
+    run_episodes(tasks(1) * 3, group, Counter, act=ActConfig(width=2), seed=5)
+    assert len(set(group.seeds)) == len(group.seeds), "episodes of one task are sampled differently"
 
 
 def test_no_tasks() -> None:

@@ -22,8 +22,8 @@ _LOG = logging.getLogger(__name__)
 
 NEAR = 64
 """Candidates that each of the two searches contributes to the fusion."""
-FAMILY_BOOST = 1.5
-"""Factor on the score of experiences of the task's own family."""
+FAMILY_BOOST = 0.5
+"""Added to the score of experiences of the task's own family; it says more than a similar wording."""
 OBSERVATION_LENGTH = 1000
 """Characters of the first observation that take part in a recall."""
 
@@ -220,8 +220,8 @@ class MemoryStore:
             hits = []
             for key, by_vector, by_keyword in zip(candidates, vectors, keywords, strict=True):
                 item = allowed[key]
-                boost = FAMILY_BOOST if item.family == prefer else 1.0
-                score = boost * (weight * by_vector + (1 - weight) * by_keyword)
+                boost = FAMILY_BOOST if item.family == prefer else 0.0
+                score = weight * by_vector + (1 - weight) * by_keyword + boost
                 hits.append(Hit(item, score, near[key], words.get(key, 0.0)))
             return sorted(hits, key=lambda hit: -hit.score)
 

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def an_experience(trajectory: Trajectory, **changes: object) -> Experience:
 
 
 @pytest.fixture
-def record(tmp_path: Path):
+def record(tmp_path: Path) -> Iterator[Record]:
     record = Record.open(tmp_path)
     yield record
     record.close()

@@ -1,0 +1,241 @@
+"""Memory finds what fits, never what was drawn from the same task, and keeps each thing once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tutelage.config import MemoryConfig
+from tutelage.errors import RecordError
+from tutelage.memory.store import MemoryStore
+from tutelage.memory.text import render
+from tutelage.record import Record
+from tutelage.types import (
+    Cause,
+    Diagnosis,
+    Ending,
+    Experience,
+    Guardrail,
+    Skill,
+    Source,
+    Split,
+    Status,
+    Step,
+    Sticker,
+    Task,
+    Trajectory,
+)
+
+GOALS = {
+    "login-user": 'Enter the username "{a}" and the password "{b}" into the text fields and press login.',
+    "enter-text": 'Enter "{a}" into the text field and press Submit.',
+    "enter-date": 'Enter "{a}" as the date and hit submit.',
+    "choose-date": "Select {a} as the date and hit submit.",
+    "choose-list": 'Select "{a}" from the list and click Submit.',
+    "click-button": 'Click on the "{a}" button.',
+    "click-checkboxes": "Select {a} and click Submit.",
+    "click-color": "Click on the {a} colored box.",
+    "click-collapsible": "Expand the section below and click submit.",
+    "click-dialog": 'Close the dialog box by clicking the "x".',
+    "click-link": 'Click on the link "{a}".',
+    "click-menu": "Select {a} > {b} from the menu.",
+    "click-option": "Select {a} and click Submit.",
+    "click-tab": "Click on tab {a}.",
+    "book-flight": "Book the cheapest one-way flight from {a} to {b} on {c}.",
+    "email-inbox": "Find the email by {a} and reply to them with the text {b}.",
+    "email-delete": "Delete this email from the inbox.",
+    "find-word": "Find the {a}th word in the paragraph, type that into the textbox and press Submit.",
+    "guess-number": "Guess the number between 0-9 and press Submit. Use the feedback below to find the right number.",
+    "search-engine": "Use the textbox to enter {a} and press Search, then find and click the {b}th search result.",
+    "social-media": "For the user {a}, click on the Share button.",
+    "use-spinner": "Select {a} with the spinner and hit Submit.",
+    "order-food": "Order one item that is {a} from the restaurant.",
+}
+
+
+def a_trajectory(family: str, seed: int, *, split: Split = Split.TRAIN, word: str = "Submit") -> Trajectory:
+    steps = tuple(
+        Step(
+            observation=f'[r1] button "{name}"',
+            reply='click("r1")',
+            action='click("r1")',
+            meaning=f'click(button "{name}")',
+            diagnosis=Diagnosis(cause=Cause.PROGRESS),
+            after="",
+        )
+        for name in ("Start", word)
+    )
+    return Trajectory(
+        task=Task(environment="miniwob", family=family, seed=seed, split=split),
+        goal=GOALS.get(family, family).format(a="alpha", b="beta", c="gamma"),
+        system="",
+        policy="expert/miniwob (scripted)",
+        memory=False,
+        steps=steps,
+        ending=Ending.SOLVED,
+    )
+
+
+def an_experience(trajectory: Trajectory, content: object = None, **changes: object) -> Experience:
+    family = trajectory.task.family
+    values = {
+        "environment": "miniwob",
+        "family": family,
+        "goal": GOALS.get(family, family),
+        "content": content or Skill(preconditions=(), procedure=(f'click(button "{family}")',), verification=()),
+        "sources": (Source(trajectory=trajectory.id, task=trajectory.task.id, steps=(1,)),),
+        "status": Status.ACTIVE,
+        "author": "rules (scripted)",
+    }
+    return Experience.model_validate({**values, **changes})
+
+
+class World:
+    """A record and its memory; `learn` puts a trajectory and what was drawn from it in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.record = Record.open(folder)
+        self.memory = MemoryStore(self.record, folder / "memory", MemoryConfig())
+
+    def learn(
+        self, family: str, seed: int = 0, content: object = None, *, word: str = "Submit", **changes: object
+    ) -> Experience:
+        trajectory = a_trajectory(family, seed, word=word)
+        self.record.add_trajectory(trajectory, key=trajectory.id, cycle=1, arm="teacher")
+        return self.memory.add(an_experience(trajectory, content, **changes))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.memory.close()
+    world.record.close()
+
+
+def test_a_paraphrase_and_a_verbatim_detail_are_both_found_among_many(world: World) -> None:
+    for family in GOALS:
+        world.learn(family, verbatim="error XJ9-7741" if family == "book-flight" else "")
+    world.learn("click-pie", word="Quixotic")
+    found = world.memory.search("log in with the given user and password", kind="skill")
+    assert found[0].experience.family == "login-user"
+    # Neither half alone would do: the detail is not in the distilled text, the paraphrase not in the verbatim one.
+    detail = world.memory.search("xj9")[0]
+    assert (detail.experience.family, detail.keyword > 0) == ("book-flight", True)
+    assert world.memory.search("which one was quixotic?")[0].experience.family == "click-pie"
+    paraphrase = world.memory.search("purchase airplane tickets")[0]
+    assert (paraphrase.experience.family, paraphrase.keyword) == ("book-flight", 0)
+    scores = [hit.score for hit in found]
+    assert scores == sorted(scores, reverse=True)
+    assert len(found) == 5
+
+
+def test_filters_and_an_empty_memory(world: World) -> None:
+    assert world.memory.search("anything") == []
+    skill = world.learn("login-user")
+    sticker = world.learn("login-user", 1, Sticker(conditions=("two fields",), question="what next?"))
+    candidate = world.learn("click-tab", status=Status.CANDIDATE)
+
+    def found(**wanted: object) -> set[str]:
+        return {hit.experience.id for hit in world.memory.search("log in", **wanted)}
+
+    assert found() == {skill.id, sticker.id}
+    assert found(kind="sticker") == {sticker.id}
+    assert found(status=None) == {skill.id, sticker.id, candidate.id}
+    assert found(status="candidate") == {candidate.id}
+    assert found(family="click-tab") == found(environment="other") == set()
+    assert found(k=1) < {skill.id, sticker.id}
+
+
+def test_nothing_drawn_from_the_task_itself_is_returned(world: World) -> None:
+    own = world.learn("login-user", 7)
+    rule = Guardrail(trigger=(), root_cause="c", forbidden='click(button "Cancel")', remedy="press login")
+    world.learn("login-user", 7, rule)
+    other = world.learn("login-user", 8, Skill(preconditions=(), procedure=("other()",), verification=()))
+    task = Task(environment="miniwob", family="login-user", seed=7, split=Split.TRAIN)
+    hits = world.memory.search("log in", exclude_task=task.id)
+    assert [hit.experience.id for hit in hits] == [other.id]
+    recall = world.memory.recall(task, "log in", "")
+    assert [shown.id for shown in recall.shown] == [other.id]
+    assert recall.guardrails == ()
+    elsewhere = world.memory.recall(task.model_copy(update={"seed": 9}), "log in", "")
+    assert {shown.id for shown in elsewhere.shown} == {own.id, other.id}
+    assert [item.content for item in elsewhere.guardrails] == [rule]
+    # A merged experience counts every task it was drawn from.
+    assert world.learn("login-user", 7, other.content).id == other.id
+    assert world.memory.search("log in", exclude_task=task.id) == []
+
+
+def test_recall_prefers_the_own_family_and_has_something_for_an_unseen_one(world: World) -> None:
+    for family in GOALS:
+        world.learn(family)
+    # The same wording in several families: the own one comes first.
+    for family in ("click-checkboxes", "click-option"):
+        task = Task(environment="miniwob", family=family, seed=99, split=Split.TEST)
+        shown = world.memory.recall(task, "Select tulip and click Submit.", '[r1] button "Submit"').shown
+        assert len(shown) == MemoryConfig().top_k
+        assert shown[0].text == f'Procedure: click(button "{family}")'
+    unseen = task.model_copy(update={"family": "login-user-popup"})
+    shown = world.memory.recall(unseen, 'Enter the username "bob" and the password "x" and press login.', "").shown
+    assert shown[0].text == 'Procedure: click(button "login-user")'
+    assert world.memory.recall(task.model_copy(update={"environment": "other"}), "log in", "").shown == ()
+
+
+def test_the_same_again_is_merged_into_a_new_version_with_all_sources(world: World) -> None:
+    first = world.learn("login-user", 1, status=Status.CANDIDATE)
+    second = world.learn("login-user", 2, status=Status.CANDIDATE)
+    assert (second.id, second.version, len(second.sources)) == (first.id, 2, 2)
+    assert world.memory.add(second) == second
+    assert world.memory.add(an_experience(world.record.trajectories()[0], status=Status.CANDIDATE)) == second
+    assert world.memory.search("log in") == []
+    active = world.memory.activate(first.id)
+    assert (active.version, active.status) == (3, Status.ACTIVE)
+    assert world.memory.activate(first.id) == active
+    assert [hit.experience for hit in world.memory.search("log in")] == [active]
+    retired = world.memory.retire(first.id, "of no use")
+    assert world.memory.search("log in") == []
+    assert world.record.get("retirement", first.id) == {"version": 4, "reason": "of no use"}
+    assert world.learn("login-user", 3).status is Status.RETIRED, "finding it again does not bring it back"
+    assert [item.version for item in world.record.history(first.id)] == [1, 2, 3, 4, 5]
+    assert world.record.history(first.id)[3] == retired
+    # Opposites are neighbours as vectors and must stay two things.
+    always, never = (Sticker(conditions=(f"{word} confirm the id",), question="q") for word in ("always", "never"))
+    assert world.learn("login-user", 4, always).id != world.learn("login-user", 5, never).id
+
+
+def test_drill_down_leads_to_the_very_steps(world: World) -> None:
+    experience = world.learn("login-user", 1)
+    ((trajectory, step, index),) = world.memory.sources(experience.id)
+    assert (trajectory, index) == (world.record.trajectory(experience.sources[0].trajectory), 1)
+    assert step == trajectory.steps[1]
+
+
+@pytest.mark.parametrize("split", [Split.VALIDATION, Split.TEST])
+def test_held_out_tasks_never_feed_memory(world: World, split: Split) -> None:
+    trajectory = a_trajectory("login-user", 0, split=split)
+    world.record.add_trajectory(trajectory, key="k", cycle=1, arm="evaluation")
+    with pytest.raises(RecordError, match="only train tasks may feed memory"):
+        world.memory.add(an_experience(trajectory))
+    assert world.memory.stats()["experiences"] == 0
+
+
+def test_reindex_keeps_everything(world: World) -> None:
+    for family in ("login-user", "click-tab", "book-flight"):
+        world.learn(family)
+    before = world.memory.search("log in", k=3)
+    assert world.memory.reindex() == 3
+    after = world.memory.search("log in", k=3)
+    assert [hit.experience for hit in after] == [hit.experience for hit in before]
+    assert world.memory.stats()["by_kind"] == {"skill": 3}
+
+
+def test_prompts_get_one_short_line() -> None:
+    trajectory = a_trajectory("login-user", 0)
+    skill = Skill(preconditions=("p",), procedure=('fill(textbox "User",\n "{a}")', "b()"), verification=("v",))
+    rule = Guardrail(trigger=('dialog "*"', "modal"), root_cause="c", forbidden="click(*)", remedy="close it")
+    sticker = Sticker(conditions=("no date yet", "a picker"), question="Which month?")
+    assert [render(an_experience(trajectory, content)) for content in (skill, rule, sticker)] == [
+        'Procedure: fill(textbox "User", "{a}"); b()',
+        'Never click(*) when dialog "*" and modal; instead close it',
+        "Conditions: no date yet; a picker. Question: Which month?",
+    ]

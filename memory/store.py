@@ -67,6 +67,8 @@ class MemoryStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    render = staticmethod(render)
+
     # -- writing --------------------------------------------------------------------------------
 
     def add(self, experience: Experience) -> Experience:

@@ -24,6 +24,7 @@ _KEYS = frozenset(
     {"Enter", "Tab", "Escape", "Backspace", "Delete", "Space", "Home", "End", "PageUp", "PageDown", "Insert"}
     | {"ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"}
 )
+_LINE_ENDS = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\x7f\x85\u2028\u2029"})
 _MODIFIERS = frozenset(["Control", "Shift", "Alt"])
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _LINE = re.compile(rf"( *)(?:\[(r\d+)\] )?([A-Za-z]+)(?: ({_STRING}))?((?: (?:[a-z]+={_STRING}|[a-z]+=\w+|[a-z]+))*)\Z")
@@ -45,7 +46,12 @@ class Element:
     @property
     def meaning(self) -> str:
         """Role and quoted name, e.g. ``button "Submit"``."""
-        return f"{self.role} {json.dumps(self.name, ensure_ascii=False)}" if self.name else self.role
+        return f"{self.role} {quote(self.name)}" if self.name else self.role
+
+
+def quote(text: str) -> str:
+    """`text` as a JSON string that stays on one line whatever is in it."""
+    return json.dumps(text, ensure_ascii=False).translate(_LINE_ENDS)
 
 
 def elements(observation: str) -> list[Element]:
@@ -76,6 +82,8 @@ def check(call: Call, observation: str, allowed: tuple[str, ...] = tuple(SIGNATU
     signature = SIGNATURES[call.name]
     if len(call.args) != len(signature) or not all(isinstance(arg, str) for arg in call.args):
         raise CallError(f"{call.name} is written {usage(call.name)}, each argument in double quotes.")
+    if any(_lone_surrogate(arg) for arg in call.args):
+        raise CallError("The text holds half of a character (a lone surrogate).")
     if not signature:
         return None
     if call.name == "press":
@@ -101,8 +109,11 @@ def meaning(action: str, observation: str, allowed: tuple[str, ...] = tuple(SIGN
         return ""
     if element is None:
         return str(call)
-    rest = [json.dumps(arg, ensure_ascii=False) for arg in call.args[1:]]
-    return f"{call.name}({', '.join([element.meaning, *rest])})"
+    return f"{call.name}({', '.join([element.meaning, *map(quote, call.args[1:])])})"
+
+
+def _lone_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_key(key: str) -> None:

@@ -6,7 +6,6 @@ submitting too early. The widgets of a family keep their places, so that what a 
 by heart; goals and the memo beside the widgets vary (more than 150 distinct episodes in 200 seeds).
 """
 
-import json
 import random
 from dataclasses import dataclass, field
 from itertools import count
@@ -39,7 +38,7 @@ class Widget:
             return f'text "{self.name}"'
         text = f'[{ref}] {self.role} "{self.name}"'
         if self.role == "textbox":
-            return f"{text} value={json.dumps(self.value, ensure_ascii=False)}"
+            return f"{text} value={page.quote(self.value)}"
         return f"{text} checked={str(self.checked).lower()}" if self.role == "checkbox" else text
 
 

@@ -71,7 +71,9 @@
   // -- roles and names ----------------------------------------------------------------------------
 
   const squeeze = text => (text || '').replace(/\s+/g, ' ').trim();
-  const quote = text => JSON.stringify(text);
+  // A JSON string that Python, too, reads as one line.
+  const quote = text => JSON.stringify(text).replace(/[\u007f\u0085\u2028\u2029]/g,
+    end => '\\u' + end.charCodeAt(0).toString(16).padStart(4, '0'));
 
   const inputRole = el => {
     const byType = {checkbox: 'checkbox', radio: 'radio', button: 'button', submit: 'button', reset: 'button',

@@ -127,6 +127,21 @@ def test_malformed_actions_are_diagnosed(environment: Environment, full_counts: 
     check()
 
 
+def test_any_text_can_be_written(environment: Environment, full_counts: bool) -> None:
+    """Quotes, line ends, control characters and half characters neither raise nor break the page's lines."""
+    _, observation = _begin(environment)
+    box = next(e for e in elements(observation) if e.role == "textbox")
+
+    @settings(max_examples=300 if full_counts or environment.name == "toy" else 20, deadline=None, derandomize=True)
+    @given(text=st.text(st.characters(), max_size=30) | st.sampled_from(["\ud800", "\u2028", "\x85", '"]\n[r9] x "']))
+    def check(text: str) -> None:
+        after, *_, info = environment.step(f'fill("{box.ref}", {json.dumps(text)})')
+        assert isinstance(info["diagnosis"].cause, Cause)
+        assert len(elements(after)) == len(after.splitlines()) == len(observation.splitlines())
+
+    check()
+
+
 @pytest.mark.parametrize(
     ("action", "cause", "says"),
     [

@@ -29,6 +29,9 @@ from tutelage.training.online import Figures, finish, lora, settings, task_of, t
 from tutelage.training.rollout import Rollouts, flatten
 
 
+OVERRIDDEN = ("_compute_loss", "_get_per_token_logps_and_entropies")
+
+
 def run(stage: GrpoConfig, context: StageContext) -> StageResult:
     """Train the student by GRPO; one batch of rollouts per optimiser step.
 
@@ -47,7 +50,7 @@ class EpisodeGRPOTrainer(GRPOTrainer):
     """`GRPOTrainer` that runs the LM head on sampled tokens only; the loss is the same.
 
     TRL scores every token behind the prompt and masks the environment's afterwards; those are most of
-    them, and the head is half of a small model's cost.
+    them, and the head is half of a small model's cost. Overrides the two methods in `OVERRIDDEN`.
     """
 
     _scored: torch.Tensor | None = None

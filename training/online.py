@@ -17,6 +17,7 @@ from tutelage.training import weights
 from tutelage.training.alarms import alarm
 from tutelage.training.base import StageContext, StageResult
 from tutelage.training.rollout import Rollouts
+from tutelage.training.trl_adapter import label_positions_only
 from tutelage.types import Split, Task
 
 KEPT = {
@@ -133,7 +134,8 @@ def train(trainer: Trainer, figures: Figures) -> None:
     """Train to the end or to the first alarm."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(figures)
-    trainer.train()
+    with label_positions_only():
+        trainer.train()
 
 
 def finish(
@@ -145,6 +147,7 @@ def finish(
         model, tokenizer = weights.load(context.start)
     else:
         model = merged(trainer.accelerator.unwrap_model(trainer.model))
+        model.config.use_cache = True  # the trainer turns it off
     digest = weights.save(model, tokenizer, context.folder)
     trained = _keep_rollouts(figures)
     shutil.rmtree(context.checkpoints, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""TRL's experimental SDPO over whole multi-turn episodes; the only place that knows its internals.
+"""TRL's experimental SDPO over whole multi-turn episodes; the one adapter over its internals.
 
 TRL's `SDPOTrainer` scores one completion behind one prompt, with privileged text in front of all of it.
 Here the student's sequence is the episode as it was sampled, and the self-teacher's is the same sampled

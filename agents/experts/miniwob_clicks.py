@@ -1,7 +1,7 @@
 """Experts for pages where the right thing has to be found and clicked: buttons, links, tabs, sections, trees."""
 
 from tutelage.agents.experts.miniwob_rules import MINIWOB, submit
-from tutelage.agents.experts.page import Advice, Element, NotOnPage, Page, click
+from tutelage.agents.experts.page import Advice, Element, NotOnPage, Page, click, parse
 
 expert = MINIWOB.expert
 
@@ -127,12 +127,13 @@ def widget(page: Page, kind: str) -> Advice:
 
 @expert(r"Click on the numbers in ascending order\.", families="ascending-numbers")
 def ascending(page: Page) -> Advice:
-    """A number that was clicked looks like the others; the clicks so far tell how far one is."""
-    done = {element.name for element in page.clicked}
-    numbers = page.all("shape", where=lambda shape: " text " in shape.name and shape.name not in done)
-    if not numbers:
+    """After the first click the numbers are hidden; what was clicked is gone, the others keep their order."""
+    first = [int(e.name.split()[-1]) for e in parse(page.view.observations[0]) if " text " in e.name]
+    shown = page.all("shape")
+    left = [number for number in first if number > len(first) - len(shown)]
+    if not left:
         raise NotOnPage("numbers")
-    return click(min(numbers, key=lambda element: int(element.name.split()[-1])))
+    return click(shown[left.index(min(left))])
 
 
 @expert(r"Find and pick the card with the greatest number, then press submit\.", families="find-greatest")

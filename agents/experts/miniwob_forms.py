@@ -121,14 +121,8 @@ def slider_and_checkbox(page: Page, number: str, position: str) -> Advice:
     """The slider's value stands below it; Page Up and Page Down are worth a fifth of its range."""
     distance = int(number) - next(int(text) for text in page.texts() if re.fullmatch(r"-?\d+", text))
     if distance:
-        key = (
-            ("PageUp" if distance > 0 else "PageDown")
-            if abs(distance) > 2
-            else "ArrowUp"
-            if distance > 0
-            else "ArrowDown"
-        )
-        return press(page.one("slider"), key)
+        way = "Up" if distance > 0 else "Down"
+        return press(page.one("slider"), f"Page{way}" if abs(distance) > 2 else f"Arrow{way}")
     boxes = page.all("checkbox")
     wrong = [box for index, box in enumerate(boxes, 1) if box.checked != (index == int(position))]
     return click(*wrong) if wrong else submit(page)

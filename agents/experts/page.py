@@ -1,17 +1,16 @@
 """The observation text read back into elements, and the actions that address them."""
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from tutelage.calls import CallError, parse_call
+from tutelage.environments.page import elements
 from tutelage.errors import TutelageError
 
-_LINE = re.compile(r"( *)(?:\[(\w+)\] )?(\w+)(.*)")
-_NAME = re.compile(r' ("(?:[^"\\]|\\.)*")')
-_PROPERTY = re.compile(r' (\w+)(?:=("(?:[^"\\]|\\.)*"|\w+))?')
+_STATES = ("value", "checked", "selected", "expanded", "focused")
 
 
 class NotOnPage(TutelageError):
@@ -46,22 +45,16 @@ class Element:
 
 
 def parse(observation: str) -> tuple[Element, ...]:
-    """The elements of an observation in page order; lines of another form are skipped."""
-    elements = []
-    for index, line in enumerate(observation.splitlines()):
-        match = _LINE.fullmatch(line)
-        if match is None:
-            continue
-        indent, ref, role, rest = match.groups()
-        name = _NAME.match(rest)
-        properties = {
-            key: json.loads(value) if value else True
-            for key, value in _PROPERTY.findall(rest[name.end() :] if name else rest)
-            if key in Element.__dataclass_fields__ and (not value or value[0] == '"' or value in ("true", "false"))
-        }
-        text = json.loads(name[1]) if name else ""
-        elements.append(Element(role, text, ref or "", depth=len(indent) // 2, index=index, **properties))
-    return tuple(elements)
+    """The elements of an observation in page order."""
+    lines = enumerate(elements(observation))
+    return tuple(
+        Element(line.role, line.name, line.ref, depth=line.depth, index=index, **_known(line.states))
+        for index, line in lines
+    )
+
+
+def _known(states: dict[str, str | bool]) -> dict[str, Any]:
+    return {name: state for name, state in states.items() if name in _STATES}
 
 
 def plain(text: str) -> str:

@@ -176,7 +176,9 @@ def _admit(
     for item in candidates:
         reason = ""
         if isinstance(item.content, Guardrail):
-            if any(_stops(item, trajectory, _right_steps(trajectory, verdicts)) for trajectory in good):
+            if not any(_of_family(trajectory, item) for trajectory in good):
+                reason = "a guardrail of a family without an accepted trajectory to test it on"
+            elif any(_stops(item, trajectory, _right_steps(trajectory, verdicts)) for trajectory in good):
                 reason = "a guardrail that would stop a right step"
             elif not any(_stops(item, trajectory, verdicts[trajectory.id].cited) for trajectory in bad):
                 reason = "a guardrail that would stop no recorded mistake"
@@ -200,6 +202,10 @@ def _stops(guardrail: Experience, trajectory: Trajectory, steps: Iterable[int]) 
         return False
     taken = (trajectory.steps[index] for index in steps)
     return any(forbids([guardrail], step.meaning, step.observation, trajectory.goal) for step in taken)
+
+
+def _of_family(trajectory: Trajectory, item: Experience) -> bool:
+    return (trajectory.task.environment, trajectory.task.family) == (item.environment, item.family)
 
 
 def _distinct(trajectories: Sequence[Trajectory]) -> list[Trajectory]:

@@ -5,6 +5,7 @@ literals, and tells from the expert's choice what was wrong with a mistake.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,11 +15,15 @@ from tutelage.agents.requests import ENDED, Request, Turn, read_request
 from tutelage.calls import CallError, parse_call
 from tutelage.environments.base import environment_class
 from tutelage.errors import PolicyFailed
-from tutelage.patterns import GOAL, OTHER, generalise, goal_template, goal_values, occurs
+from tutelage.patterns import ANY, GOAL, OTHER, generalise, goal_template, goal_values, occurs
 from tutelage.types import Cause
 
 CHOICES = ("checkbox", "radio")
+CONTENT = (*CHOICES, "link", "listitem", "option")
+"""Roles whose names are what the page is about, rather than its fixed furniture."""
 STATES = ("checked", "selected", "value")
+
+_LITERAL = re.compile(r'((?:(\w+) |, )")((?:[^"\\]|\\.)+)"')
 
 
 def answer(role: str, text: str) -> str:
@@ -96,7 +101,7 @@ def _experience(request: Request) -> dict[str, object]:
     if not useful:
         return {"note": "No step of it can be named."}
     goal, template = request.goal, goal_template(request.goal)
-    procedure = _distinct(generalise(turn.meaning, goal) for turn in useful)
+    procedure = _distinct(_general(turn.meaning, goal) for turn in useful)
     places = _distinct(_place(target, goal) for turn in useful if (target := _target(turn.action, turn.observation)))
     conditions = [f"The goal reads: {template}"]
     slots = [slot for slot, _ in goal_values(goal)]
@@ -125,12 +130,36 @@ def _verification(useful: list[Turn], goal: str) -> list[str]:
     targets = (_target(turn.action, turn.observation) for turn in useful[:-1])
     now = (shown.get((target.role, target.name)) for target in targets if target)
     lines = _distinct(f"Before the last action: {_slotted(element, goal)}" for element in now if element)
-    return [*lines, f"{generalise(last.meaning, goal)} ends the task."]
+    return [*lines, f"{_general(last.meaning, goal)} ends the task."]
 
 
 def _place(element: Element, goal: str) -> str:
-    named = generalise(_named(element), goal)
-    return f"a {element.role} that the goal names" if GOAL in named else f"a {named}"
+    named = _general(_named(element), goal)
+    if f'"{OTHER}"' in named:
+        return f"a {element.role} that the goal does not name"
+    return f"a {element.role} that the goal names" if f'"{GOAL}"' in named else f"a {named}"
+
+
+def _general(text: str, goal: str) -> str:
+    """`text` (a meaning, or role and name) with slots for everything that another page would say differently."""
+    values = sorted({value for _, value in goal_values(goal) if len(value) > 2}, key=len, reverse=True)
+
+    def slot(match: re.Match[str]) -> str:
+        lead, role, literal = match.groups()
+        if literal == GOAL or (role is None and text.startswith("press(")):
+            return match[0]
+        part = next((part for value in values if role and (part := _around(value, literal))), "")
+        varies = role is None or role in CONTENT
+        return f'{lead}{part or (GOAL if occurs(literal, goal) else OTHER)}"' if part or varies else match[0]
+
+    return _LITERAL.sub(slot, generalise(text, goal))
+
+
+def _around(value: str, name: str) -> str:
+    """The pattern for a name that begins or ends with `value` as a word of its own; empty if it does not."""
+    if name.startswith(f"{value} "):
+        return f"{GOAL} {ANY}"
+    return f"{ANY} {GOAL}" if name.endswith(f" {value}") else ""
 
 
 def _count(number: int, noun: str) -> str:
@@ -168,7 +197,7 @@ def _lesson(request: Request) -> dict[str, object]:
         if guardrail is None:
             notes.append(f"What was wrong with step {index} cannot be said in patterns.")
             continue
-        guardrail["remedy"] = f"Do {generalise(mistake.due_meaning, mistake.goal)} instead."
+        guardrail["remedy"] = f"Do {_general(mistake.due_meaning, mistake.goal)} instead."
         if guardrail not in guardrails:
             guardrails.append(guardrail)
     return {"guardrails": guardrails, "note": " ".join(notes)}

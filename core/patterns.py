@@ -25,12 +25,12 @@ _SLOTS = re.compile(
     r""""(?P<text>[^"]+)"
     |(?:(?<=\bSelect\ )|(?<=\btick\ ))(?:words\ similar\ to\ )?
         (?P<list>\S.*?)(?=\ and\ (?:click|press|hit)\b|\ (?:from|in|as|then)\ |\.?$)
-    |(?:(?<=\bwrite\ )|(?<=\band\ ))(?P<text2>\S(?:(?!\band\b).)*?)(?=\ (?:as|then)\ )
+    |(?:(?<=\bwrite\ )|(?<=\bas\ name\ and\ ))(?P<text2>\S.*?)(?=\ (?:as|then)\ )
     |(?<=\Apress\ )(?P<text3>.+)\Z
     |(?P<date>\b\d{1,4}[/-]\d{1,2}[/-]\d{1,4}\b)
     |(?P<time>\b\d{1,2}:\d{2}(?:\s?[AP]M)?\b)
     |(?P<number>(?<!\w)[-$]?\d+(?:[.,]\d+)*(?:st|nd|rd|th)?(?!\w))
-    |(?P<name>(?<=[a-z,]\ )(?!(?:Submit|Search|Login|Cancel|OK|Close|Tab|Enter|Next|Book|Order)\b)
+    |(?P<name>(?<!\w)@\w+|(?<=[a-z,:]\ )(?!(?:Submit|Search|Login|Cancel|OK|Close|Tab|Enter|Next|Book|Order)\b)
         [A-Z][\w'-]*(?:\ [A-Z][\w'-]*)*)""",
     re.VERBOSE,
 )
@@ -110,14 +110,17 @@ def matches(pattern: str, text: str, goal: str) -> bool:
 def generalise(text: str, goal: str) -> str:
     """`text` with each quoted literal that occurs in the goal replaced by ``{goal}``.
 
-    The usual button names stay (``… and click Submit``), unless the goal gives them as a value.
+    The goal's fixed wording stays: what it says outside of its values where it has any (``as name``),
+    and the usual button names (``… and click Submit``).
     """
-    values = {value for _, value in goal_values(goal)}
+    values = [value for _, value in goal_values(goal)]
+    wording = goal_template(goal) if values else ""
 
     def slot(match: re.Match[str]) -> str:
         literal = match[1]
-        fixed = literal.casefold() in _CONTROLS and literal not in values
-        return f'"{GOAL}"' if occurs(literal, goal) and not fixed else match[0]
+        fixed = literal.casefold() in _CONTROLS or occurs(literal, wording)
+        wanted = any(occurs(literal, value) for value in values) or (occurs(literal, goal) and not fixed)
+        return f'"{GOAL}"' if wanted else match[0]
 
     return _QUOTED.sub(slot, text)
 

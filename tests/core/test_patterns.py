@@ -42,7 +42,10 @@ def test_an_unusable_pattern_says_why() -> None:
     assert problem('click(link "{other}")') == ""
 
 
-def test_generalise_keeps_the_usual_buttons() -> None:
+def test_generalise_keeps_the_fixed_wording() -> None:
+    form = "write red as name and dog as place then press submit"
+    assert generalise('fill(textbox "place", "dog")', form) == 'fill(textbox "place", "{goal}")'
+    assert generalise('click(link "dog")', "go to the dog") == 'click(link "{goal}")'
     assert generalise('click(button "Submit")', 'Click the "Submit" button') == 'click(button "{goal}")'
     assert generalise('fill(textbox "Username", "bob")', LOGIN) == 'fill(textbox "Username", "{goal}")'
     assert generalise('click(checkbox "tea")', BOXES) == 'click(checkbox "{goal}")'

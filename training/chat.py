@@ -42,7 +42,8 @@ class ChatEncoder:
         if not tokenizer.chat_template:
             raise ConfigError("the student's tokenizer has no chat template; choose an instruction-tuned model")
         self.tokenizer = tokenizer
-        specials = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
+        added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        specials = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
         self._specials = re.compile("(" + "|".join(map(re.escape, specials)) + ")")
         self._before, self._between, self._header, after, self._again = self._learn()
         end, *rest = self._specials.split(after)[1:] or [tokenizer.eos_token, after]

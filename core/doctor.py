@@ -143,14 +143,15 @@ def _embeddings() -> Finding:
 
 def _chroma() -> Finding:
     import chromadb
+    import numpy as np
     from chromadb.config import Settings
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         client = chromadb.PersistentClient(folder, settings=Settings(anonymized_telemetry=False))
         collection = client.create_collection("doctor", embedding_function=None)
-        collection.add(ids=["near", "far"], embeddings=[[1.0, 0.0], [0.0, 1.0]])
-        found = collection.query(query_embeddings=[[0.9, 0.1]], n_results=1)["ids"]
-        client.close()
+        collection.add(ids=["near", "far"], embeddings=np.eye(2, dtype=np.float32))
+        found = collection.query(query_embeddings=np.array([[0.9, 0.1]], dtype=np.float32), n_results=1)["ids"]
+        client.close()  # type: ignore[attr-defined]
     return found == [["near"]], f"{chromadb.__version__}, wrote and searched a store"
 
 

@@ -161,7 +161,13 @@ def _cycle(record: "Record", number: int) -> dict[str, Any]:
 
 def _success_chart(evaluations: Sequence[EvaluationDoc]) -> str:
     bars = [
-        plots.Bar(_arm_label(item), *_hundredfold(item.rate.rate, item.rate.low, item.rate.high), _colour(item))
+        plots.Bar(
+            label=_arm_label(item),
+            value=100 * item.rate.rate,
+            low=100 * item.rate.low,
+            high=100 * item.rate.high,
+            group="on" if item.memory else "off",
+        )
         for item in evaluations
         if item.rate.episodes
     ]
@@ -171,22 +177,16 @@ def _success_chart(evaluations: Sequence[EvaluationDoc]) -> str:
 def _gain_chart(evaluations: Sequence[EvaluationDoc], comparisons: Sequence[ComparisonDoc]) -> str:
     bars = [
         plots.Bar(
-            f"{results.heading(evaluations, item.new)} vs {results.heading(evaluations, item.old)}",
-            *_hundredfold(item.gain, item.low, item.high),
+            label=f"{results.heading(evaluations, item.new)} vs {results.heading(evaluations, item.old)}",
+            value=100 * item.gain,
+            low=100 * item.low,
+            high=100 * item.high,
         )
         for item in comparisons
         if item.pairs
     ]
     low = -100 if any(bar.low < -25 for bar in bars) else -25
     return plots.intervals(bars, low=low, high=100, unit="", name="Paired gains") if bars else ""
-
-
-def _hundredfold(*shares: float) -> list[float]:
-    return [100 * share for share in shares]
-
-
-def _colour(item: EvaluationDoc) -> str:
-    return "on" if item.memory else "off"
 
 
 def _arm_label(item: EvaluationDoc) -> str:

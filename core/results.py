@@ -1,5 +1,6 @@
 """What a cycle found out, as small documents in the record, and as a table for people and programs."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tutelage.types import Arm, Comparison, Frozen, Rate, Split
@@ -140,7 +141,7 @@ def results_table(record: "Record", cycle: int) -> "Table":
     return table
 
 
-def heading(evaluations: list[EvaluationDoc], name: str) -> str:
+def heading(evaluations: Sequence[EvaluationDoc], name: str) -> str:
     """What to call an evaluation in a sentence."""
     for doc in evaluations:
         if doc.name == name:

@@ -1,13 +1,21 @@
 """Commands that read and keep the stores: memory, trajectories, students."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, opened
-from tutelage.errors import ConfigError
 from tutelage.types import Kind, Split
+
+
+class Format(StrEnum):
+    """File formats of trajectories."""
+
+    JSONL = "jsonl"
+    ATIF = "atif"
+
 
 memory = typer.Typer(help="Query and keep the experience store.", no_args_is_help=True)
 trajectories = typer.Typer(help="Read, export and import trajectories.", no_args_is_help=True)
@@ -172,20 +180,22 @@ def show_trajectory(
 
 @trajectories.command("export")
 def export(
-    out: Annotated[Path, typer.Argument(help="File to write.")],
-    format: Annotated[str, typer.Option(help="jsonl (lossless) or atif.")] = "jsonl",
+    out: Annotated[Path, typer.Argument(help="File to write; for ATIF, a folder with one document per trajectory.")],
+    format: Annotated[Format, typer.Option(help="jsonl is lossless.")] = Format.JSONL,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Write all trajectories to a file."""
     from tutelage import exchange
 
-    writers: dict[str, Any] = {"jsonl": exchange.write_jsonl, "atif": exchange.write_atif}
-    if format not in writers:
-        raise ConfigError(f"unknown format {format!r}; known: {', '.join(writers)}")
     with opened(config, overrides) as workspace:
-        count = writers[format](workspace.record.trajectories(), out)
-    print(f"{count} trajectories written to {out}")
+        found = workspace.record.trajectories()
+        if format is Format.ATIF:
+            out.mkdir(parents=True, exist_ok=True)
+            exchange.write_atif(found, out)
+        else:
+            exchange.write_jsonl(found, out)
+    print(f"{len(found)} trajectories written to {out}")
 
 
 @trajectories.command("import")
@@ -198,13 +208,8 @@ def import_(
     from tutelage import exchange
 
     with opened(config, overrides, existing=False) as workspace:
-        items = exchange.read_jsonl(file)
-        with workspace.record.transaction():
-            added = sum(
-                workspace.record.add_trajectory(item, key=f"import/{item.id}", cycle=0, arm="imported")
-                for item in items
-            )
-    print(f"{added} of {len(items)} trajectories added")
+        added = exchange.import_jsonl(workspace.record, file)
+    print(f"{added} trajectories added")
 
 
 @students.command("list")

@@ -51,7 +51,7 @@ def intervals(bars: Sequence[Bar], *, low: float, high: float, unit: str, name: 
 
 def curve(points: Sequence[tuple[float, float]], name: str) -> Markup:
     """A small line chart of (step, value), sorted by step, with the value axis labelled at both ends."""
-    width, height, left, right, top, bottom = 232, 120, 44, 8, 24, 20
+    width, height, left, right, top, bottom = 246, 120, 60, 8, 24, 20
     points = [(step, value) for step, value in points if math.isfinite(value)]
     if not points:
         nothing = [_text(8, 14, name, "name", "start"), _text(8, 60, "no values", "tick", "start")]

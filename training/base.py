@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tutelage.config import Config, StageConfig
 from tutelage.environments.base import Environment
 from tutelage.registry import resolve
+from tutelage.training.weights import quiet
 from tutelage.types import Experience, Recaller, Student, Task, Trajectory
 
 if TYPE_CHECKING:
@@ -95,4 +96,5 @@ def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
     """
     name = str(getattr(stage, "type", ""))
     run: Callable[[StageConfig, StageContext], StageResult] = resolve(name, STAGES, what="stage")
-    return run(stage, context)
+    with quiet():
+        return run(stage, context)

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -81,7 +82,7 @@ def load(name: str, *, dtype: "torch.dtype | str" = "float32") -> "Loaded":
     _require("transformers")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _quiet():
+    with quiet():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     return model.eval(), tokenizer
@@ -120,7 +121,7 @@ def save(
     value = digest(model)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        with _quiet():
+        with quiet():
             model.save_pretrained(made)
             tokenizer.save_pretrained(made)
         for name, source in (beside or {}).items():
@@ -183,7 +184,7 @@ def _smollm2() -> Path:
     _require("gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _quiet():
+    with quiet():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype="float32", local_files_only=True
@@ -292,14 +293,16 @@ def _offline() -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of transformers while loading."""
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers' own, and no notices about arguments that TRL passes it."""
     from transformers.utils import logging
 
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         if was_on:
             logging.enable_progress_bar()

@@ -96,7 +96,7 @@ class StudentConfig(Section):
     temperature: float = Field(0.0, ge=0)
     """In evaluation; 0 is greedy."""
     max_length: int = Field(1536, ge=64)
-    """Tokens of a whole episode; a longer one ends as stalled."""
+    """Tokens of a whole episode; a longer one ends as a policy error."""
 
 
 class StageConfig(Section):

@@ -170,15 +170,3 @@ def figure(page: Page) -> Advice:
     form, _, character = page.one("shape").name.partition(" ")[2].partition(" ")
     kind = SHAPES.get(form) or ("Number" if character.isdigit() else "Letter")
     return click(page.one("button", kind))
-
-
-@expert(
-    r'Expand the pie menu below and click on the item labeled "(?P<name>.*)"\.', families="click-pie click-pie-nodelay"
-)
-def pie(page: Page, name: str) -> Advice:
-    """The item's slice stands before its text."""
-    plus = page.find("shape", where=lambda shape: shape.name.endswith(" text +"))
-    if plus:
-        return click(plus)
-    label = page.one("shape", where=lambda shape: shape.name.endswith(f" text {name}"))
-    return click(page.elements[page.elements.index(label) - 1], label)

@@ -31,6 +31,8 @@ async def perform(page: "Page", call: Call) -> None:
     about = await page.evaluate("([ref, content]) => tutelage.describe(ref, content)", [ref, call.args[-1]])
     if about is None:
         raise ActionRefused(f"{ref} is no longer on the page.")
+    if about["disabled"]:
+        raise ActionRefused(f"{ref} is disabled.")
     target = page.locator(f'[data-ref="{ref}"]')
     try:
         await _ACTIONS[call.name](page, target, about, call)
@@ -59,8 +61,8 @@ async def _fill(page: "Page", target: "Locator", about: dict[str, Any], call: Ca
     ref, content = call.args
     if not about["editable"]:
         raise ActionRefused(f"One cannot write into {ref}; it is not a text field.")
-    if about["locked"]:
-        raise ActionRefused(f"{ref} is read-only or disabled.")
+    if about["readOnly"]:
+        raise ActionRefused(f"{ref} is read-only.")
     if not about["accepts"]:
         form = _FORMS.get(about["type"], "a text of another form")
         raise ActionRefused(f"{ref} wants {form}.")
@@ -103,4 +105,4 @@ def _reason(message: str) -> str:
     ):
         if sign in message:
             return reason
-    return message.splitlines()[0].removeprefix("Locator.")[:120]
+    return "the page gave no way to do it in time" if "Timeout" in message else message.splitlines()[0][:120]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from playwright.async_api import BrowserContext, Page
 
 LOAD_TIMEOUT = 30.0
+VIEWPORT = {"width": 500, "height": 320}
+AWAY = (499, 319)
 SETTLE = 400
 """Longest wait, in ms, for animations and delayed reactions after an action."""
 
@@ -109,6 +111,8 @@ class MiniWoB(Environment):
         page = self._page or await self._open()
         if self._reload or self._stale or url != self._url or _without_fragment(page.url) != url:
             await page.goto(url, timeout=LOAD_TIMEOUT * 1000)
+        else:
+            await page.mouse.move(*AWAY)  # or what the last episode pointed at begins highlighted
         self._url = url
         begun = await page.evaluate("([seed, cap]) => tutelage.begin(seed, cap)", [seed, SETTLE])
         self._stale = begun["stale"]
@@ -116,7 +120,7 @@ class MiniWoB(Environment):
 
     async def _open(self) -> "Page":
         assert self._chromium is not None
-        self._context = await self._chromium.context(viewport={"width": 500, "height": 320}, offline=True)
+        self._context = await self._chromium.context(viewport=VIEWPORT, offline=True)
         outside = re.compile(rf"^(?!{re.escape(self._root.as_uri())}/)")
         await self._context.route(outside, lambda route: route.abort())
         script = files("tutelage.environments.miniwob").joinpath("observe.js").read_text()

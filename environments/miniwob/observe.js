@@ -293,7 +293,8 @@
         value: 'value' in el ? el.value : '',
         editable: el.tagName === 'TEXTAREA' || el.isContentEditable || (el.tagName === 'INPUT' &&
           !['button', 'submit', 'reset', 'image', 'checkbox', 'radio', 'file', 'color', 'range'].includes(el.type)),
-        locked: Boolean(el.disabled || el.readOnly),
+        disabled: Boolean(el.disabled),
+        readOnly: Boolean(el.readOnly),
         keys: listensTo(el, KEYS),
         accepts: !el.type || accepts(el.type, content),
         opens: el.getAttribute('aria-haspopup') === 'true',

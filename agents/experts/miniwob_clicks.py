@@ -138,7 +138,8 @@ def ascending(page: Page) -> Advice:
 
 @expert(r"Find and pick the card with the greatest number, then press submit\.", families="find-greatest")
 def greatest(page: Page) -> Advice:
-    card = max(page.all("generic", where=lambda element: element.name.isdigit()), key=lambda card: int(card.name))
+    cards = page.all("generic", where=lambda element: element.name.isdigit())
+    card = sorted(cards, key=lambda card: int(card.name))[-1]
     picked = any(element.name == card.name for element in page.clicked[-1:])
     return submit(page) if picked else click(card)
 

@@ -44,7 +44,7 @@ def book_flight(page: Page, what: str, start: str, end: str, date: str) -> Advic
         return best_flight(page, what)
     for box, place in zip(page.all("textbox"), (start, end), strict=False):
         if box.value == place or place not in (box.value or ""):
-            items = page.all("listitem|menuitem", where=lambda item, p=place: p in item.name)  # type: ignore[misc]
+            items = page.all("listitem|menuitem", where=lambda item, p=place: p in item.name)
             return click(*items) if items and box.value == place else fill(box, place)
     return pick_date(page, 2, date) or click(page.one("button", "Search"))
 
@@ -56,4 +56,4 @@ def best_flight(page: Page, what: str) -> Advice:
     times = [re.fullmatch(r"(?:(\d+)h)? ?(?:(\d+)m)?", text) for text in page.texts() if text]
     minutes = [int(match[1] or 0) * 60 + int(match[2] or 0) for match in times if match]
     key = prices if what == "cheapest" else minutes
-    return click(buttons[key.index(min(key))])
+    return click(buttons[min(range(len(buttons)), key=key.__getitem__)])

@@ -119,7 +119,8 @@ def spinner(page: Page, number: str) -> Advice:
 )
 def slider_and_checkbox(page: Page, number: str, position: str) -> Advice:
     """The slider's value stands below it; Page Up and Page Down are worth a fifth of its range."""
-    distance = int(number) - next(int(text) for text in page.texts() if re.fullmatch(r"-?\d+", text))
+    shown = [int(text) for text in page.texts() if re.fullmatch(r"-?\d+", text)]
+    distance = int(number) - shown[0]
     if distance:
         way = "Up" if distance > 0 else "Down"
         return press(page.one("slider"), f"Page{way}" if abs(distance) > 2 else f"Arrow{way}")

@@ -7,6 +7,9 @@ from tutelage.agents.experts.page import Advice, Element, NotOnPage, Page, click
 
 expert = MINIWOB.expert
 
+COUNTED = 6
+"""Up to this word a thought counts along; beyond it would be longer than the thoughts of a small model should be."""
+
 
 def answer(page: Page, text: str, thought: str = "") -> Advice:
     """Fill the last text field, then submit."""
@@ -22,8 +25,9 @@ def answer(page: Page, text: str, thought: str = "") -> Advice:
 )
 def find_word(page: Page, position: str) -> Advice:
     words = " ".join(page.texts()).split()
+    word = words[int(position) - 1].strip(".,")
     counted = " ".join(f"{number} {word}" for number, word in enumerate(words[: int(position)], 1))
-    return answer(page, words[int(position) - 1].strip(".,"), counted)
+    return answer(page, word, counted if int(position) <= COUNTED else "")
 
 
 @expert(

@@ -129,8 +129,9 @@ def ticket(page: Page, what: str) -> Advice:
     buttons = page.all("button", where=lambda button: "$" in button.name)
     key = minutes if "duration" in what else [int(button.name.split("$")[1]) for button in buttons]
     choose = min if what.split()[0] in ("cheapest", "shortest") else max
-    best = choose(key)
-    return click(buttons[key.index(best)])
+    if not buttons:
+        raise NotOnPage("tickets")
+    return click(buttons[choose(range(len(buttons)), key=key.__getitem__)])
 
 
 KINDS = {
@@ -170,7 +171,7 @@ def dishes(page: Page) -> list[tuple[str, Element, Element, int]]:
     for index, element in enumerate(page.elements):
         if element.ref and element.name == "-":
             following = page.elements[index + 1 : index + 3]
-            plus = next(e for e in following if e.ref and e.name == "+")
+            plus = following[0] if following[0].name == "+" else following[1]
             count = following[0].name if following[0].role == "text" else "0"
             found.append((page.elements[index - 1].name, element, plus, int(count)))
     return found

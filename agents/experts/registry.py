@@ -47,7 +47,7 @@ class Experts:
         return register
 
     def advise(self, view: View) -> Advice:
-        """What to do now; where the page does not show what is needed, wait.
+        """What to do now; where the page does not (yet) show what is needed, wait.
 
         Raises:
             NoExpert: no rule matches.
@@ -59,7 +59,7 @@ class Experts:
             if match and (rule.when is None or rule.when(page)):
                 try:
                     return rule.answer(page, **match.groupdict())
-                except NotOnPage:
+                except (NotOnPage, LookupError):  # or the page has no third field, no such row, …
                     return wait()
         raise NoExpert(f"the scripted expert does not know this goal: {goal[:200]!r}")
 

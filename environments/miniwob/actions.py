@@ -8,8 +8,8 @@ from tutelage.environments.base import ActionRefused
 if TYPE_CHECKING:
     from playwright.async_api import Locator, Page
 
-ELEMENT_TIMEOUT = 2000
-"""Milliseconds an element has to become usable."""
+ELEMENT_TIMEOUT = 8000
+"""Milliseconds for one action. Long, for a loaded machine; what cannot work is refused before it is tried."""
 NOOP = 300
 TYPED_LENGTH = 200
 """Longer texts are inserted at once even where the page listens to single keys."""
@@ -45,6 +45,8 @@ async def perform(page: "Page", call: Call) -> None:
 
 
 async def _click(page: "Page", target: "Locator", about: dict[str, Any], call: Call) -> None:
+    if about["covered"]:
+        raise ActionRefused(f"{call.args[0]} cannot be clicked; something else covers it.")
     if about["tag"] == "OPTION" and about["dropdown"]:
         # A drop-down's list is drawn by the browser, outside the page.
         await target.locator("xpath=ancestor::select").select_option(index=about["index"], timeout=ELEMENT_TIMEOUT)

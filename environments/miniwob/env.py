@@ -52,7 +52,7 @@ class MiniWoB(Environment):
         "Reply with one line of thought and one line with one action."
     )
 
-    def __init__(self, reload: bool = False, executable: str | None = None, step_timeout: float = 15.0) -> None:
+    def __init__(self, reload: bool = False, executable: str | None = None, step_timeout: float = 30.0) -> None:
         self._root = pages_root()
         self._reload = reload
         self._step_timeout = step_timeout

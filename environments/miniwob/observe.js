@@ -256,6 +256,16 @@
     return probe.value === content;
   };
 
+  // Whether a click at the middle of the element (of its first line, if it runs over several) would hit another.
+  const covered = el => {
+    el.scrollIntoViewIfNeeded();
+    const box = el.getClientRects()[0];
+    if (!box || box.width === 0 || box.height === 0) return false;
+    const hit = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
+    const label = hit && hit.closest('label');
+    return Boolean(hit) && !el.contains(hit) && !(label && label.control === el);
+  };
+
   const goal = () => {
     const utterance = core.getUtterance();
     return squeeze(typeof utterance === 'string' ? utterance : utterance.utterance);
@@ -293,6 +303,7 @@
         value: 'value' in el ? el.value : '',
         editable: el.tagName === 'TEXTAREA' || el.isContentEditable || (el.tagName === 'INPUT' &&
           !['button', 'submit', 'reset', 'image', 'checkbox', 'radio', 'file', 'color', 'range'].includes(el.type)),
+        covered: !list && covered(el),
         disabled: Boolean(el.disabled),
         readOnly: Boolean(el.readOnly),
         keys: listensTo(el, KEYS),

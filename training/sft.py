@@ -49,7 +49,7 @@ def run(stage: SftConfig, context: StageContext) -> StageResult:
         sum(lengths[row] for row in order[start : start + stage.batch_size])
         for start in range(0, len(order), stage.batch_size)
     ]
-    steps = _Steps(context, tokens)
+    steps = Steps(context, tokens)
     trainer = make_trainer(stage, context, model, tokenizer, rows.dataset.select(order), steps)
     trainer.remove_callback(PrinterCallback)
     with label_positions_only():
@@ -122,7 +122,7 @@ def last_checkpoint(folder: Path) -> str | None:
     return None
 
 
-class _Steps(TrainerCallback):
+class Steps(TrainerCallback):
     """Measures every step and reports progress; the trainer keeps the figures in its own history."""
 
     def __init__(self, context: StageContext, tokens: list[int]) -> None:

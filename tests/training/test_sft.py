@@ -1,0 +1,98 @@
+"""Fine-tuning learns, repeats itself exactly, survives a kill, and leaves plain weights behind."""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from tutelage.config import SftConfig
+from tutelage.errors import TutelageError
+from tutelage.training import sft, trl_adapter, weights
+from tutelage.training.base import StageContext, StageResult, run_stage
+from tutelage.types import Diagnosis, Ending, Split, Step, Task, Trajectory
+
+STAGE = SftConfig(steps=6, batch_size=4, learning_rate=3e-3, checkpoint_every=2)
+TIMES = {"seconds", "tokens_per_second"}
+
+
+class Killed(Exception):
+    """Stands for a kill between two steps."""
+
+
+def episode(number: int) -> Trajectory:
+    reply = f'click("r{number % 3}")'
+    step = Step(
+        observation=f'[r{number % 3}] button "go"\n' + 'text "x"\n' * (number % 5),
+        reply=reply,
+        action=reply,
+        after="",
+        diagnosis=Diagnosis(cause="solved"),
+    )
+    task = Task(environment="toy", family="press", seed=number, split=Split.TRAIN)
+    return Trajectory(
+        task=task, goal="go", system="s", policy="test", memory=False, steps=(step, step), ending=Ending.SOLVED
+    )
+
+
+def training(make: Callable[..., StageContext], folder: str, **student: object) -> StageContext:
+    return dataclasses.replace(make(folder, **student), trajectories=[episode(number) for number in range(20)])
+
+
+def figures(result: StageResult) -> list[tuple[int, dict[str, float]]]:
+    return [(step, {k: v for k, v in values.items() if k not in TIMES}) for step, values in result.metrics]
+
+
+def test_learns_and_repeats_itself_after_a_kill(stage_context: Callable[..., StageContext]) -> None:
+    whole = run_stage(STAGE, training(stage_context, "whole"))
+    losses = [values["loss"] for step, values in whole.metrics if step]
+    assert losses[-1] < 0.8 * losses[0]
+    assert whole.metrics[0] == (0, {"rows": 20.0, "too_long": 0.0, "nothing_to_learn": 0.0})
+
+    def kill(what: str, done: int, total: int) -> None:
+        if done == 5:
+            raise Killed
+
+    broken = training(stage_context, "killed")
+    with pytest.raises(Killed):
+        run_stage(STAGE, dataclasses.replace(broken, progress=kill))
+    assert not broken.folder.exists()
+    (broken.checkpoints / "checkpoint-5").mkdir()  # as a kill in the middle of writing leaves it
+    seen: list[int] = []
+    result = run_stage(STAGE, dataclasses.replace(broken, progress=lambda what, done, total: seen.append(done)))
+    assert seen == [5, 6], "it went on after the last complete checkpoint"
+    assert result.digest == whole.digest
+    assert figures(result) == figures(whole)
+    assert not broken.checkpoints.exists()
+    model, _ = weights.load(str(result.folder))
+    assert weights.digest(model) == result.digest
+    assert model.config.use_cache
+
+
+def test_adapter_is_merged_and_kept(stage_context: Callable[..., StageContext]) -> None:
+    result = run_stage(STAGE, training(stage_context, "lora", method="lora", lora_rank=4, lora_alpha=8))
+    assert (result.folder / "adapter" / "adapter_model.safetensors").is_file()
+    merged, _ = weights.load(str(result.folder))
+    start, _ = weights.load("tiny")
+    assert [name for name, _ in merged.named_parameters()] == [name for name, _ in start.named_parameters()]
+    assert not torch.equal(merged.model.layers[0].mlp.up_proj.weight, start.model.layers[0].mlp.up_proj.weight)
+    assert torch.equal(merged.model.embed_tokens.weight, start.model.embed_tokens.weight)
+
+
+def test_nothing_to_learn_is_one_clear_line(stage_context: Callable[..., StageContext]) -> None:
+    with pytest.raises(TutelageError, match="nothing to fine-tune on"):
+        run_stage(STAGE, stage_context())
+
+
+def test_scoring_label_positions_only_changes_nothing(
+    stage_context: Callable[..., StageContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pins the private name of TRL that the adapter replaces, and that it is safe to replace."""
+    assert trl_adapter.utils._use_triton(torch.device("cpu")) is False, "TRL has changed: is the adapter needed?"
+    stage = STAGE.model_copy(update={"steps": 2})
+    ours = run_stage(stage, training(stage_context, "ours"))
+    monkeypatch.setattr(sft, "label_positions_only", nullcontext)
+    stock = run_stage(stage, training(stage_context, "stock"))
+    for (_, one), (_, other) in zip(figures(ours), figures(stock), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)

@@ -152,7 +152,7 @@ class Environment(gymnasium.Env[str, str]):
             evidence = "" if outcome.reward > 0 else "The task ended and was not accepted."
         elif (before, action) in self._visited:
             cause, evidence = Cause.REPEATED, "You did this before in the same situation; do something else."
-        elif not added and not removed:
+        elif old == new:
             cause, evidence = Cause.NO_EFFECT, "Nothing changed."
         else:
             cause, evidence = Cause.PROGRESS, ""

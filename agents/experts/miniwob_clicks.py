@@ -117,17 +117,6 @@ def tree(page: Page, name: str) -> Advice:
     return click(folder, closed)
 
 
-@expert(r'Click on a "(?P<kind>\w+)" widget\.', families="click-widget")
-def widget(page: Page, kind: str) -> Advice:
-    """A textarea shows its text inside, a text field does not."""
-    if kind in ("radio", "checkbox", "button"):
-        return click(*page.all(kind))
-    boxes = [box for box in page.all("textbox") if bool(page.inside(box)) == (kind == "textarea")]
-    if not boxes:
-        raise NotOnPage(kind)
-    return click(*boxes)
-
-
 @expert(r"Click on the numbers in ascending order\.", families="ascending-numbers")
 def ascending(page: Page) -> Advice:
     """After the first click the numbers are hidden; what was clicked is gone, the others keep their order."""

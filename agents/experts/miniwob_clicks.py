@@ -79,7 +79,7 @@ def link_in_tabs(page: Page, name: str) -> Advice:
         return click(*found)
     tabs = page.all("tab")
     following = after(tabs, next((tab for tab in tabs if tab.selected), None))
-    return click(page.one("link", following.name), following)
+    return click(following, *page.inside(following))
 
 
 @expert(

@@ -31,7 +31,7 @@ def is_mail(page: Page) -> bool:
     r"(?P<goal>.*)",
     when=is_mail,
     families="email-inbox email-inbox-delete email-inbox-important email-inbox-noscroll email-inbox-reply "
-    "email-inbox-star-reply email-inbox-forward email-inbox-forward-nl email-inbox-forward-nl-turk email-inbox-nl-turk",
+    "email-inbox-star-reply email-inbox-forward email-inbox-forward-nl email-inbox-nl-turk",
 )
 def mail(page: Page, goal: str) -> Advice:
     rows = [row.name for row in parse(page.view.observations[0]) if row.ref and row.depth == 0]

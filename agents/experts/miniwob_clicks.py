@@ -79,7 +79,7 @@ def link_in_tabs(page: Page, name: str) -> Advice:
         return click(*found)
     tabs = page.all("tab")
     following = after(tabs, next((tab for tab in tabs if tab.selected), None))
-    return click(following, *page.inside(following))
+    return click(following, *(inner for inner in page.inside(following) if inner.ref))
 
 
 @expert(

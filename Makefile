@@ -19,10 +19,12 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt
 	touch $@
 
 # Chromium and bubblewrap come from the system's packages; without the right to install them, say how.
+# The headless shell is quicker but not packaged everywhere, and not needed.
 system:
 	@command -v chromium >/dev/null && command -v bwrap >/dev/null || \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium bubblewrap >/dev/null; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium-headless-shell >/dev/null || true; \
 	else \
 		echo "Chromium and bubblewrap are missing; run: sudo apt-get install -y chromium bubblewrap"; exit 1; \
 	fi

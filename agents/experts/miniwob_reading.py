@@ -112,19 +112,12 @@ def read_table(page: Page, label: str) -> Advice:
 )
 def read_table_form(page: Page) -> Advice:
     values = table(page)
-    labels = [text.rstrip(":") for text in page.texts() if text.endswith(":")]
-    return fill_all(zip(page.all("textbox"), (values[label] for label in labels), strict=False)) or submit(page)
+    return fill_all((box, values[box.name.rstrip(":")]) for box in page.all("textbox")) or submit(page)
 
 
 @expert(r"Type the text below into the text field and press Submit\.", families="text-transform")
 def text_transform(page: Page) -> Advice:
     return answer(page, "".join(page.texts()))
-
-
-@expert(r"Find the last word in the text area, enter it into the text field and hit Submit\.", families="scroll-text")
-def last_word(page: Page) -> Advice:
-    text = page.texts()[0] if page.texts() else page.one("textbox").value or ""
-    return answer(page, text.split()[-1].strip(".,"))
 
 
 @expert(r"Guess the number between 0-9 and press Submit\. .*", families="guess-number")

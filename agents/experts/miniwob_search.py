@@ -54,17 +54,15 @@ FIELDS = {"Genre": "genre", "Director": "director", "Year": "year", "Date": "yea
     families="multi-layouts multi-orderings",
 )
 def movies(page: Page, **wanted: str) -> Advice:
-    """A label stands before its field or, in one layout, after it."""
+    """A field without a name has its label before it or, in one layout, after it."""
     parts = [e for e in page.elements if e.role == "textbox" or (e.role in ("text", "cell") and field_of(e))]
-    if not parts:
+    fields = [part for part in parts if part.role == "textbox"]
+    if not fields:
         raise NotOnPage("form")
-    step = 1 if parts[0].role != "textbox" else -1
-    fields = [
-        (parts[index + step], wanted[field_of(part)])
-        for index, part in enumerate(parts)
-        if part.role != "textbox" and 0 <= index + step < len(parts)
-    ]
-    return fill_all(fields) or click(page.one("button|generic", where=lambda e: e.name in ("Submit", "Search", "Go!")))
+    step = -1 if parts[0].role != "textbox" else 1
+    labels = {field: field if field_of(field) else parts[parts.index(field) + step] for field in fields}
+    texts = [(field, wanted[field_of(label)]) for field, label in labels.items()]
+    return fill_all(texts) or click(page.one("button|generic", where=lambda e: e.name in ("Submit", "Search", "Go!")))
 
 
 def field_of(label: Element) -> str:

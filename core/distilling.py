@@ -57,10 +57,14 @@ def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
                 record.add_verdict(verdict)
             for experience in found.experiences:
                 workspace.memory.add(experience)
-            record.put("extraction", str(cycle), {"funnel": found.funnel, "trajectories": [item.id for item in fresh]})
+            record.put(
+                "extraction",
+                str(cycle),
+                {"funnel": list(found.funnel.items()), "trajectories": [item.id for item in fresh]},
+            )
     body = record.get("extraction", str(cycle))
     assert body is not None, "the extraction was just stored"
-    for what, count in body["funnel"].items():
+    for what, count in body["funnel"]:
         report.say(f"  {what}: {count}")
 
 

@@ -29,11 +29,11 @@ class Reporter:
             self._bars.update(self._ids[what], completed=done, total=total)  # type: ignore[arg-type]
         elif done >= total or time.monotonic() - self._last.get(what, 0.0) > LINE_EVERY:
             self._last[what] = time.monotonic()
-            console.print(f"  {what} {done}/{total} ({time.monotonic() - self._started:.0f} s)", highlight=False)
+            self.say(f"  {what} {done}/{total} ({time.monotonic() - self._started:.0f} s)")
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        (self._bars.console if self._bars is not None else console).print(text, highlight=False)
+        (self._bars.console if self._bars is not None else console).print(text, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -88,10 +88,18 @@ def emit_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        # What is copied to other commands is never cut; long texts are.
+        table.add_column(
+            column, no_wrap=True, overflow="ellipsis" if column in ("goal", "text", "policy") else "ignore"
+        )
     for row in rows:
         table.add_row(*(_cell(row.get(column, "")) for column in columns))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)
 
 
 def _cell(value: Any) -> str:

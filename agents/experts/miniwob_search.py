@@ -3,7 +3,7 @@
 import re
 
 from tutelage.agents.experts.miniwob_rules import MINIWOB, submit
-from tutelage.agents.experts.page import Advice, Element, NotOnPage, Page, click, fill, fill_all
+from tutelage.agents.experts.page import Advice, Element, NotOnPage, Page, click, fill, fill_all, press
 
 expert = MINIWOB.expert
 RESULTS_PER_PAGE = 3
@@ -41,7 +41,8 @@ def autocomplete(page: Page, start: str, end: str | None) -> Advice:
     if value == start and items and not any(item.name == value for item in items):
         return click(*items)
     if value.startswith(start) and value.endswith(end or ""):
-        return submit(page)
+        # The list lies over the button while it is open; a key reaches it there.
+        return press(page.one("button", "Submit"), "Enter") if items else submit(page)
     return fill(box, start)
 
 

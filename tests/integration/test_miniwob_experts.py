@@ -22,8 +22,8 @@ SAMPLE = (
     "multi-layouts",
     "search-engine",
 )
-FIRST_SEED = 5000
-"""The experts were written while looking at seeds below 100 only."""
+FIRST_SEED = 7000
+"""None of the episodes from here on was looked at while the experts were written."""
 LONGEST = 40
 
 

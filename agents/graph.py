@@ -133,7 +133,8 @@ class Batch:
     def act(self) -> None:
         """Carry out every action that was not stopped, all environments at once."""
         acting = {number: episode for number, episode in self.open.items() if episode.proposal is not None}
-        futures = [self.lanes[number].step(episode.proposal.action) for number, episode in acting.items()]
+        actions = {number: episode.proposal.action for number, episode in acting.items() if episode.proposal}
+        futures = [self.lanes[number].step(action) for number, action in actions.items()]
         for (number, episode), result in zip(acting.items(), self._outcomes(futures), strict=True):
             if isinstance(result, Result):
                 episode.record(result.diagnosis, result.observation, result.reward)

@@ -114,7 +114,7 @@ def _graph(workspace: Workspace, names: tuple[str, ...], report: Reporter) -> St
     return graph
 
 
-def _node(name: str, workspace: Workspace, report: Reporter) -> Callable[[CycleState], dict[str, Any]]:
+def _node(name: str, workspace: Workspace, report: Reporter) -> Any:
     def node(state: CycleState) -> dict[str, Any]:
         report.say(f"[bold]cycle {state['cycle']}: {name}[/bold]")
         began = time.monotonic()

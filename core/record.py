@@ -281,7 +281,7 @@ class Record(Database):
 
     def promotions(self) -> list[dict[str, Any]]:
         """``student``, ``reason``, ``evidence`` and ``created`` of each, oldest first."""
-        query = select(PROMOTIONS.c["student", "reason", "evidence", "created"]).order_by(PROMOTIONS.c.n)
+        query = select(*PROMOTIONS.c["student", "reason", "evidence", "created"]).order_by(PROMOTIONS.c.n)
         return [
             {
                 **row._mapping,
@@ -307,7 +307,7 @@ class Record(Database):
 
     def metrics(self, run: str | None = None) -> list[dict[str, Any]]:
         """``run``, ``step``, ``name`` and ``value`` of each, in order of insertion."""
-        query = select(METRICS.c["run", "step", "name", "value"]).where(*_where(METRICS, run=run)).order_by(METRICS.c.n)
+        query = select(*METRICS.c["run", "step", "name", "value"]).where(*_where(METRICS, run=run)).order_by(METRICS.c.n)
         rows = [dict(row._mapping) for row in self._rows(query)]
         return [{**row, "value": float("nan")} if row["value"] is None else row for row in rows]
 
@@ -329,7 +329,7 @@ class Record(Database):
 
     def items(self, kind: str) -> dict[str, dict[str, Any]]:
         """Newest version of each document of a kind by key, in the order in which the keys were first put."""
-        query = select(DOCUMENTS.c["key", "body"]).where(DOCUMENTS.c.kind == kind).order_by(DOCUMENTS.c.n)
+        query = select(*DOCUMENTS.c["key", "body"]).where(DOCUMENTS.c.kind == kind).order_by(DOCUMENTS.c.n)
         return {row.key: json.loads(row.body) for row in self._rows(query)}
 
     def fingerprint(self, *, without: Collection[str] = ()) -> dict[str, list[dict[str, Any]]]:
@@ -356,4 +356,4 @@ def _where(table: Table, **wanted: Any) -> list[ColumnElement[bool]]:
 
 def _newest_document(kind: str, key: str) -> Select[Any]:
     mine = _where(DOCUMENTS, kind=kind, key=key)
-    return select(DOCUMENTS.c["version", "body"]).where(*mine).order_by(DOCUMENTS.c.version.desc()).limit(1)
+    return select(*DOCUMENTS.c["version", "body"]).where(*mine).order_by(DOCUMENTS.c.version.desc()).limit(1)

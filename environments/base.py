@@ -128,6 +128,7 @@ class Environment(gymnasium.Env[str, str]):
             EnvironmentBroken: the environment itself failed.
         """
         before = self.observation
+        problem: Diagnosis | None = None
         try:
             outcome = self.act(parse_call(action))
         except TargetError as error:
@@ -136,8 +137,6 @@ class Environment(gymnasium.Env[str, str]):
             outcome, problem = Outcome(before), Diagnosis(cause=Cause.INVALID_ACTION, evidence=str(error))
         except ActionRefused as error:
             outcome, problem = Outcome(before), Diagnosis(cause=Cause.ACTION_FAILED, evidence=str(error))
-        else:
-            problem = None
         self.observation = outcome.observation
         diagnosis = problem or self.diagnose(before, action, outcome)
         return outcome.observation, outcome.reward, outcome.terminated, False, {"diagnosis": diagnosis}

@@ -16,10 +16,15 @@ BUILTIN = {
     "toy": "tutelage.agents.experts.toy:advise",
 }
 
+COVERED = {
+    "miniwob": "tutelage.agents.experts.miniwob:COVERED",
+    "toy": "tutelage.agents.experts.toy:COVERED",
+}
+
 Expert = Callable[[View], tuple[str, str]]
 """From what is seen to (thought, action)."""
 
-__all__ = ["Advice", "Expert", "NoExpert", "View", "acceptable", "advise", "expert_for"]
+__all__ = ["Advice", "Expert", "NoExpert", "View", "acceptable", "advise", "covered_families", "expert_for"]
 
 
 def advise(environment: str, view: View) -> Advice:
@@ -46,6 +51,16 @@ def expert_for(environment: str) -> Expert:
         return advice.thought, advice.actions[0]
 
     return expert
+
+
+def covered_families(environment: str) -> tuple[str, ...]:
+    """The task families that the scripted expert of an environment claims to solve.
+
+    Raises:
+        UnknownName: there is no expert for it.
+    """
+    covered: tuple[str, ...] = resolve(environment, COVERED, what="scripted expert")
+    return covered
 
 
 def acceptable(environment: str, view: View, action: str) -> bool:

@@ -44,7 +44,7 @@ def book_flight(page: Page, what: str, start: str, end: str, date: str) -> Advic
         return best_flight(page, what)
     for box, place in zip(page.all("textbox"), (start, end), strict=False):
         if box.value == place or place not in (box.value or ""):
-            items = page.all("listitem|menuitem", where=lambda item, p=place: p in item.name)
+            items = [item for item in page.all("listitem|menuitem") if place in item.name]
             return click(*items) if items and box.value == place else fill(box, place)
     return pick_date(page, 2, date) or click(page.one("button", "Search"))
 

@@ -68,8 +68,8 @@ def odd_or_even(page: Page) -> Advice:
     for number, row in enumerate(rows):
         right = "Odd" if int(row.name) % 2 else "Even"
         if chosen.get(number) != right:
-            button = page.one("button", where=lambda b, n=number, r=right: b.name == r and row_of(b, rows) == n)
-            return click(button, thought=f"{row.name} is {right.lower()}")
+            buttons = [b for b in page.all("button", right) if row_of(b, rows) == number]
+            return click(buttons[0], thought=f"{row.name} is {right.lower()}")
     return submit(page)
 
 

@@ -1,7 +1,7 @@
 """Commands that only look: environments, configuration, the parts of the machine, the report."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def show_environment(
     from tutelage.errors import UnknownName
 
     found = environment_class(name)
-    data = {"name": found.name, "system": found.system, "families": list(found.families())}
+    data: dict[str, Any] = {"name": found.name, "system": found.system, "families": list(found.families())}
     if family is not None:
         if family not in found.families():
             raise UnknownName(f"{found.name} has no task family {family!r}; `tutelage env show {name}` lists them")

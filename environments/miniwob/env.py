@@ -47,9 +47,8 @@ class MiniWoB(Environment):
 
     name: ClassVar[str] = "miniwob"
     system: ClassVar[str] = (
-        "You operate a small web page. Each message shows the page; [r1] marks an element.\n"
-        'Actions: click("r1"), fill("r1", "text"), select("r1", "option"), press("r1", "Enter"), noop().\n'
-        "Reply with one line of thought and one line with one action."
+        "You operate a web page; [r1] marks an element. End your reply with one action: "
+        'click("r1"), fill("r1", "text"), select("r1", "option"), press("r1", "Enter") or noop().'
     )
 
     def __init__(self, reload: bool = False, executable: str | None = None, step_timeout: float = 30.0) -> None:

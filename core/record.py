@@ -307,7 +307,9 @@ class Record(Database):
 
     def metrics(self, run: str | None = None) -> list[dict[str, Any]]:
         """``run``, ``step``, ``name`` and ``value`` of each, in order of insertion."""
-        query = select(*METRICS.c["run", "step", "name", "value"]).where(*_where(METRICS, run=run)).order_by(METRICS.c.n)
+        query = (
+            select(*METRICS.c["run", "step", "name", "value"]).where(*_where(METRICS, run=run)).order_by(METRICS.c.n)
+        )
         rows = [dict(row._mapping) for row in self._rows(query)]
         return [{**row, "value": float("nan")} if row["value"] is None else row for row in rows]
 

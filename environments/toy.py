@@ -1,9 +1,11 @@
-"""Toy: a browserless text environment, small enough that a random two-layer model learns it in seconds.
+"""Toy: a browserless text environment, small enough that a random two-layer model learns it within a minute.
 
 It is no benchmark. It has the page lines and the actions of the web environment (click and fill), a
 small vocabulary, and real ways to fail: the wrong button ends the episode without reward, and so does
-submitting too early. The widgets of a family keep their places, so that what a word asks for can be learned
-by heart; goals and the memo beside the widgets vary (more than 150 distinct episodes in 200 seeds).
+submitting too early. What is asked for is learned by heart, word by word: the widgets of a family keep their
+places, and every family has goal words of its own, which never occur in the memo beside the widgets. Goals
+and memo vary together (more than 150 distinct episodes in 200 seeds of a family), so a held-out episode is a
+page that was not trained on, though its words were.
 """
 
 import random
@@ -17,10 +19,13 @@ from tutelage.environments.base import ActionRefused, Environment, Outcome
 from tutelage.errors import EnvironmentBroken, UnknownName
 from tutelage.types import Task
 
-WORDS = (
-    *("red", "blue", "green", "black", "white", "dog", "cat", "bird", "fish", "horse"),
-    *("one", "two", "three", "four", "five", "apple", "bread", "cake", "milk", "tea"),
-)
+COPIED = ("red", "one", "ten", "water", "day", "book", "man", "key")
+NAMES = ("ann", "bob", "max", "sam")
+PLACES = ("rome", "york", "cuba", "lima")
+PRESSED = ("up", "down", "left", "right")
+TICKED = ("tea", "milk", "cake")
+MEMO = ("dog", "cat", "bird", "fish", "horse", "sun", "sea", "road", "tree", "rain", "door", "chair", "house", "wind")
+"""Words that never occur in a goal."""
 ACTIONS = ("click", "fill", "noop")
 
 
@@ -59,33 +64,31 @@ class Scene:
 
 
 def _press(rng: random.Random) -> Scene:
-    wanted = rng.choice(WORDS[:6])
-    return Scene(f"press {wanted}", [*(Widget("button", word) for word in WORDS[:6]), _memo(rng)], press=wanted)
+    wanted = rng.choice(PRESSED)
+    return Scene(f"press {wanted}", [*(Widget("button", word) for word in PRESSED), _memo(rng)], press=wanted)
 
 
 def _copy(rng: random.Random) -> Scene:
-    code = " ".join(rng.choices(WORDS, k=2))
-    widgets = [Widget("textbox", "code"), Widget("button", "submit"), Widget("button", "cancel")]
-    return Scene(f"write {code} then press submit", widgets, texts={"code": code})
+    word = rng.choice(COPIED)
+    widgets = [Widget("textbox", "word"), Widget("button", "submit"), Widget("button", "cancel"), _memo(rng)]
+    return Scene(f"write {word}", widgets, texts={"word": word})
 
 
 def _tick(rng: random.Random) -> Scene:
-    names = WORDS[6:10]
-    wanted = rng.sample(names, 2)
-    widgets = [*(Widget("checkbox", name) for name in names), Widget("button", "submit"), _memo(rng)]
-    return Scene(f"tick {' and '.join(wanted)} then press submit", widgets, ticked=frozenset(wanted))
+    wanted = rng.sample(TICKED, 2)
+    widgets = [*(Widget("checkbox", word) for word in TICKED), Widget("button", "submit"), _memo(rng)]
+    return Scene(f"tick {wanted[0]} and {wanted[1]}", widgets, ticked=frozenset(wanted))
 
 
 def _form(rng: random.Random) -> Scene:
-    name, place = rng.sample(WORDS, 2)
-    widgets = [Widget("textbox", "name"), Widget("textbox", "place"), Widget("button", "submit")]
-    goal = f"write {name} as name and {place} as place then press submit"
-    return Scene(goal, widgets, texts={"name": name, "place": place})
+    name, place = rng.choice(NAMES), rng.choice(PLACES)
+    widgets = [Widget("textbox", "name"), Widget("textbox", "place"), Widget("button", "submit"), _memo(rng)]
+    return Scene(f"name {name} place {place}", widgets, texts={"name": name, "place": place})
 
 
 def _memo(rng: random.Random) -> Widget:
     """Two words that have nothing to do with the goal."""
-    return Widget("text", " ".join(rng.choices(WORDS, k=2)))
+    return Widget("text", " ".join(rng.choices(MEMO, k=2)))
 
 
 _SCENES = {"copy": _copy, "form": _form, "press": _press, "tick": _tick}
@@ -95,7 +98,7 @@ class Toy(Environment):
     """One small page at a time, kept in memory."""
 
     name: ClassVar[str] = "toy"
-    system: ClassVar[str] = 'Actions: click("r1"), fill("r1", "text"), noop().'
+    system: ClassVar[str] = 'Do the goal, then submit: click("r1"), fill("r1", "x") or noop().'
 
     _scene: Scene | None = None
 

@@ -29,5 +29,6 @@ def tick(page: Page, names: str) -> Advice:
     wrong = page.all("checkbox", where=lambda box: box.checked != (box.name in wanted))
     return click(*wrong) if wrong else click(page.one("button", "submit"))
 
+
 COVERED = tuple(sorted(TOY.families))
 """Families it claims to solve."""

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,13 +45,15 @@ def command(workspace: Path) -> list[str]:
         "[[stages]]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in stage.items()) for stage in STAGES
     )
     config.write_text(stages)
-    settings = {"workspace": str(workspace), **SETTINGS}
+    settings = {"workspace": workspace.name, **SETTINGS}
     sets = [item for key, value in settings.items() for item in ("--set", f"{key}={value}")]
     return [sys.executable, "-m", "tutelage.cli", "run", "--json", "--config", str(config), *sets]
 
 
 def finish(workspace: Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(workspace), capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(
+        command(workspace), cwd=workspace.parent, capture_output=True, text=True, timeout=400, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -58,7 +61,11 @@ def finish(workspace: Path) -> subprocess.CompletedProcess[str]:
 def kill_after(workspace: Path, seconds: float) -> bool:
     """Start the cycle and kill it; whether it was still running then."""
     process = subprocess.Popen(
-        command(workspace), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command(workspace),
+        cwd=workspace.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         process.wait(seconds)
@@ -80,8 +87,6 @@ def fingerprint(workspace: Path) -> dict[str, list[dict[str, object]]]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[dict[str, object]]], float]:
     """The record of a cycle that was left alone, and how many seconds it took."""
-    import time
-
     workspace = tmp_path_factory.mktemp("undisturbed") / "workspace"
     began = time.monotonic()
     finish(workspace)
@@ -94,7 +99,8 @@ def test_killed_cycles_end_like_an_undisturbed_one(undisturbed, tmp_path: Path, 
     kills, wanted = 0, 50 if full_counts else 3
     moments = random.Random(20261121)
     while kills < wanted:
-        workspace = tmp_path / f"killed-{kills}"
+        workspace = tmp_path / str(kills) / "workspace"
+        workspace.parent.mkdir(exist_ok=True)
         for _ in range(min(3, wanted - kills)):
             kills += kill_after(workspace, moments.uniform(2.0, seconds))
         finish(workspace)

@@ -57,7 +57,7 @@ def test_rollout_is_recorded_and_listed(workspace: str) -> None:
     made = json.loads(done.stdout)
     assert made["solved"] == made["episodes"] > 0
     listed = json.loads(tutelage("trajectories", "list", "--json", "--set", workspace).stdout)
-    assert [item["id"] for item in listed] == [item["id"] for item in made["trajectories"]]
+    assert {item["id"] for item in listed} == {item["id"] for item in made["trajectories"]}
     assert "(scripted)" in listed[0]["policy"]
     shown = tutelage("trajectories", "show", listed[0]["id"], "--set", workspace)
     assert listed[0]["goal"] in shown.stdout

@@ -23,8 +23,7 @@ def loaded() -> tuple:
         for parameter in model.model.layers.parameters():
             if parameter.ndim == 2:
                 parameter.mul_(8)
-        model.model.norm.weight.mul_(6)
-        model.model.embed_tokens.weight[tokenizer.eos_token_id].normal_(std=0.08)
+        model.model.embed_tokens.weight[tokenizer.eos_token_id].normal_(std=0.25)
     return model, tokenizer
 
 
@@ -112,7 +111,7 @@ def test_tokens_are_what_the_model_saw(loaded: tuple) -> None:
 def test_another_seed_samples_otherwise(loaded: tuple) -> None:
     contexts = [Context(f"k{seed}", opening(1), seed) for seed in (1, 2, 1)]
     one, other, again = student(loaded, 0.8).act(contexts)
-    assert one == Reply(again.text, again.tokens)
+    assert one.tokens.sampled == again.tokens.sampled
     assert one.text != other.text
 
 

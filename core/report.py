@@ -217,7 +217,7 @@ def _runs(record: "Record") -> list[dict[str, Any]]:
         runs[row["run"]][row["name"]].append((row["step"], row["value"]))
     views = []
     for run, series in runs.items():
-        names = sorted(series, key=_curve_rank)
+        names = sorted((name for name, points in series.items() if len(points) > 1), key=_curve_rank)
         charts = [plots.curve(sorted(series[name]), name) for name in names[:MOST_CURVES]]
         views.append({"name": run, "charts": charts, "others": names[MOST_CURVES:]})
     return views

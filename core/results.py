@@ -123,18 +123,17 @@ def results_table(record: "Record", cycle: int) -> "Table":
     evaluations, comparisons = load(record, EvaluationDoc, cycle), load(record, ComparisonDoc, cycle)
     gates = load(record, GateDoc, cycle)
     table = Table(title=f"Cycle {cycle}", caption="\n".join(_captions(evaluations, gates)), caption_justify="left")
-    for title in ("student", "memory", "split", "success", "interval", "episodes", "left out", "paired gain, points"):
-        table.add_column(title, justify="right" if title in ("success", "episodes", "left out") else "left")
+    for title in ("student", "memory", "split", "success", "interval", "n", "paired gain in points"):
+        table.add_column(title, justify="right" if title in ("success", "n") else "left", no_wrap=True)
     for doc in evaluations:
         gains = [f"{points(item)} vs {heading(evaluations, item.old)}" for item in comparisons if item.new == doc.name]
         cells = (
-            f"{doc.label} ({doc.student})",
+            doc.label,
             "on" if doc.memory else "off",
-            f"{doc.split}{' *' if doc.split is Split.TEST else ''}",
+            f"{doc.split}{'*' if doc.split is Split.TEST else ''}",
             percent(doc.rate),
             interval(doc.rate),
             str(doc.rate.episodes),
-            str(doc.excluded + doc.broken),
             "\n".join(gains),
         )
         table.add_row(*map(escape, cells))
@@ -159,8 +158,7 @@ def interval(rate: Rate) -> str:
 
 def points(comparison: Comparison) -> str:
     """The gain with its interval, in percentage points."""
-    bounds = f"{_signed(comparison.low)} to {_signed(comparison.high)}"
-    return f"{_signed(comparison.gain)} ({bounds}; {comparison.pairs} pairs)"
+    return f"{_signed(comparison.gain)} ({_signed(comparison.low)} to {_signed(comparison.high)})"
 
 
 def _signed(share: float) -> str:
@@ -169,6 +167,8 @@ def _signed(share: float) -> str:
 
 def _captions(evaluations: list[EvaluationDoc], gates: list[GateDoc]) -> list[str]:
     captions = [gate.reason for gate in gates[-1:]]
+    seen, broken = sum(doc.excluded for doc in evaluations), sum(doc.broken for doc in evaluations)
+    captions.append(f"left out: {seen} episodes whose task occurred in training, {broken} whose environment broke")
     if any(doc.split is Split.TEST for doc in evaluations):
         captions.append("* the test split is reported and decides nothing")
     return captions

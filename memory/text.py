@@ -12,7 +12,7 @@ def render(experience: Experience) -> str:
             text = f"Conditions: {'; '.join(conditions)}. Question: {question}"
         case Guardrail(trigger=trigger, forbidden=forbidden, remedy=remedy):
             when = f" when {' and '.join(trigger)}" if trigger else ""
-            text = f"Never {forbidden}{when}; instead {remedy}"
+            text = f"Never {forbidden}{when}. {remedy}"
     return " ".join(text.split())
 
 

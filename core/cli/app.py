@@ -12,6 +12,8 @@ import typer
 from tutelage import __version__
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tutelage.config import Config
     from tutelage.workspace import Workspace
 
@@ -85,21 +87,28 @@ def emit_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json
     if not rows:
         print(empty)
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
         # What is copied to other commands is never cut; long texts are.
+        long = column in ("goal", "text", "policy")
         table.add_column(
-            column, no_wrap=True, overflow="ellipsis" if column in ("goal", "text", "policy") else "ignore"
+            column, no_wrap=True, overflow="ellipsis" if long else "ignore", max_width=90 if long else None
         )
     for row in rows:
         table.add_row(*(_cell(row.get(column, "")) for column in columns))
+    wide_console().print(table)
+
+
+def wide_console() -> "Console":
+    """A console that does not squeeze tables where there is no terminal to fit them into."""
+    from rich.console import Console
+
     console = Console()
     if not console.is_terminal:
-        console.width = 200
-    console.print(table)
+        console.width = 160
+    return console
 
 
 def _cell(value: Any) -> str:

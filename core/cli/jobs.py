@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, opened
+from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, opened, wide_console
 from tutelage.types import Split
 
 PolicyOption = Annotated[
@@ -38,8 +38,6 @@ def distill(config: ConfigOption = None, overrides: SetOption = None, as_json: J
 
 
 def _cycles(kind: str, config: ConfigOption, overrides: SetOption, as_json: bool) -> None:
-    from rich.console import Console
-
     from tutelage import loop, results
     from tutelage.progress import reporting
 
@@ -50,7 +48,7 @@ def _cycles(kind: str, config: ConfigOption, overrides: SetOption, as_json: bool
     if as_json:
         emit_json(data)
     elif table.row_count:
-        Console().print(table)
+        wide_console().print(table)
 
 
 @app.command()
@@ -97,8 +95,6 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a policy per task family, with intervals."""
-    from rich.console import Console
-
     from tutelage import measure
     from tutelage.progress import reporting
 
@@ -115,7 +111,7 @@ def evaluate(
     if as_json:
         emit_json(arm.model_dump(mode="json"))
     else:
-        Console().print(measure.family_table(arm))
+        wide_console().print(measure.family_table(arm))
 
 
 def _families(wanted: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -236,6 +236,6 @@ def test_prompts_get_one_short_line() -> None:
     sticker = Sticker(conditions=("no date yet", "a picker"), question="Which month?")
     assert [render(an_experience(trajectory, content)) for content in (skill, rule, sticker)] == [
         'Procedure: fill(textbox "User", "{a}"); b()',
-        'Never click(*) when dialog "*" and modal; instead close it',
+        'Never click(*) when dialog "*" and modal. close it',
         "Conditions: no date yet; a picker. Question: Which month?",
     ]

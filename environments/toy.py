@@ -71,19 +71,19 @@ def _press(rng: random.Random) -> Scene:
 def _copy(rng: random.Random) -> Scene:
     word = rng.choice(COPIED)
     widgets = [Widget("textbox", "word"), Widget("button", "submit"), Widget("button", "cancel"), _memo(rng)]
-    return Scene(f"write {word}", widgets, texts={"word": word})
+    return Scene(f"write {word} then submit", widgets, texts={"word": word})
 
 
 def _tick(rng: random.Random) -> Scene:
     wanted = rng.sample(TICKED, 2)
     widgets = [*(Widget("checkbox", word) for word in TICKED), Widget("button", "submit"), _memo(rng)]
-    return Scene(f"tick {wanted[0]} and {wanted[1]}", widgets, ticked=frozenset(wanted))
+    return Scene(f"tick {wanted[0]} and {wanted[1]} then submit", widgets, ticked=frozenset(wanted))
 
 
 def _form(rng: random.Random) -> Scene:
     name, place = rng.choice(NAMES), rng.choice(PLACES)
     widgets = [Widget("textbox", "name"), Widget("textbox", "place"), Widget("button", "submit"), _memo(rng)]
-    return Scene(f"name {name} place {place}", widgets, texts={"name": name, "place": place})
+    return Scene(f"name {name} place {place} then submit", widgets, texts={"name": name, "place": place})
 
 
 def _memo(rng: random.Random) -> Widget:
@@ -98,7 +98,7 @@ class Toy(Environment):
     """One small page at a time, kept in memory."""
 
     name: ClassVar[str] = "toy"
-    system: ClassVar[str] = 'Do the goal, then submit: click("r1"), fill("r1", "x") or noop().'
+    system: ClassVar[str] = 'Actions: click("r1"), fill("r1", "x"), noop().'
 
     _scene: Scene | None = None
 

@@ -122,7 +122,7 @@ def test_what_a_success_does_not_bear_out_is_dropped(
     ("guardrail", "reason"),
     [
         (rule("*dialog*", forbidden='click(button "submit")'), "would not have stopped the cited mistake"),
-        (rule(forbidden='click(button "{goal}")'), "would not have stopped the cited mistake"),
+        (rule(forbidden='click(button "{other}")'), "would not have stopped the cited mistake"),
         (rule("*{goal}", forbidden='click(button "submit")'), "unusable pattern"),
         ({**rule(forbidden='click(button "submit")'), "remedy": ""}, "without root cause or remedy"),
     ],

@@ -16,7 +16,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def main() -> int:
     began = time.monotonic()
-    command = ["pytest", "-m", "slow", "--full-counts", "--durations=0", "-rA"]
+    command = ["pytest", "-m", "slow", "--full-counts", "-rA", *sys.argv[1:]]
     run = subprocess.run(
         [str(Path(sys.executable).parent / command[0]), *command[1:]],
         cwd=ROOT,
@@ -27,23 +27,19 @@ def main() -> int:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    lines = [line for line in run.stdout.splitlines() if line.startswith(("PASSED", "FAILED", "ERROR", "SKIPPED"))]
+    outcomes = [line for line in run.stdout.splitlines() if line.startswith(("PASSED", "FAILED", "ERROR", "SKIPPED"))]
     today = datetime.now(UTC).date().isoformat()
+    lines = [
+        f"date {today}, commit {commit.stdout.strip()}, Python {platform.python_version()}, "
+        f"{time.monotonic() - began:.0f} s, exit code {run.returncode}",
+        f"command {' '.join(command)}",
+        *outcomes,
+        run.stdout.strip().splitlines()[-1] if run.stdout.strip() else "no output",
+    ]
     RESULTS.mkdir(exist_ok=True)
-    out = RESULTS / f"check-long-{today}.txt"
-    out.write_text(
-        "\n".join(
-            [
-                f"date {today}, commit {commit.stdout.strip()}, Python {platform.python_version()}, "
-                f"{time.monotonic() - began:.0f} s, exit code {run.returncode}",
-                f"command {' '.join(command)}",
-                *lines,
-                run.stdout.strip().splitlines()[-1] if run.stdout.strip() else "no output",
-                "",
-            ]
-        )
-    )
-    print(out.read_text())
+    with (RESULTS / f"check-long-{today}.txt").open("a") as file:
+        file.write("\n".join(lines) + "\n\n")
+    print("\n".join(lines))
     if run.returncode:
         print(run.stdout[-5000:], run.stderr[-2000:], file=sys.stderr)
     return run.returncode

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from tutelage.config import load_config
 from tutelage.environments import environment_class
 from tutelage.evaluate import pair_key
@@ -13,7 +11,6 @@ DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.toml"
 SEEDS, DISTINCT = 200, 150
 
 
-@pytest.mark.slow
 def test_each_family_has_many_distinct_tasks(full_counts: bool) -> None:
     config = load_config(DEMO).environment
     assert len(config.families) >= 8

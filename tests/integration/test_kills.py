@@ -93,7 +93,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, lis
     return fingerprint(workspace), time.monotonic() - began
 
 
-@pytest.mark.slow
 def test_killed_cycles_end_like_an_undisturbed_one(undisturbed, tmp_path: Path, full_counts: bool) -> None:
     expected, seconds = undisturbed
     kills, wanted = 0, 50 if full_counts else 3

@@ -48,7 +48,6 @@ def solves(environment: MiniWoB, task: Task) -> bool:
     return False
 
 
-@pytest.mark.slow
 def test_experts_solve_what_they_claim(environment: MiniWoB, full_counts: bool) -> None:
     families, count = (COVERED, 20) if full_counts else (SAMPLE, 3)
     tasks = MiniWoB.tasks(Split.TRAIN, families, count=count, start=FIRST_SEED)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tutelage.config import Config, StageConfig
 from tutelage.environments.base import Environment
@@ -85,6 +85,18 @@ def weights_of(student: Student, workspace: Path) -> str:
     """A student's weights as `training.weights.load` takes them: its folder, or the name of base weights."""
     folder = workspace / student.weights
     return str(folder) if folder.is_dir() else student.weights
+
+
+def lora(context: StageContext) -> Any:
+    """The configured LoRA adapter as a `peft.LoraConfig`, or None for full fine-tuning."""
+    student = context.config.student
+    if student.method == "full":
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=student.lora_rank, lora_alpha=student.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
 
 
 def run_stage(stage: StageConfig, context: StageContext) -> StageResult:

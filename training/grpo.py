@@ -24,8 +24,8 @@ from trl import GRPOTrainer
 
 from tutelage.config import GrpoConfig
 from tutelage.training import weights
-from tutelage.training.base import StageContext, StageResult
-from tutelage.training.online import Figures, finish, lora, settings, task_of, task_rows, train
+from tutelage.training.base import StageContext, StageResult, lora
+from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
 from tutelage.training.rollout import Rollouts, flatten
 
 OVERRIDDEN = ("_compute_loss", "_get_per_token_logps_and_entropies")

@@ -89,18 +89,6 @@ def task_of(prompt: Sequence[Mapping[str, str]]) -> Task:
     return Task.model_validate_json(prompt[0]["task"])
 
 
-def lora(context: StageContext) -> Any:
-    """A LoRA configuration, or None for full fine-tuning."""
-    student = context.config.student
-    if student.method == "full":
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=student.lora_rank, lora_alpha=student.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-
-
 class Figures(TrainerCallback):
     """Collects the figures of every optimiser step, reports progress and stops the run on an alarm."""
 

@@ -21,7 +21,7 @@ from trl import SFTTrainer
 from tutelage.config import SftConfig
 from tutelage.errors import TutelageError
 from tutelage.training import weights
-from tutelage.training.base import StageContext, StageResult
+from tutelage.training.base import StageContext, StageResult, lora
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.samples import row_order, sft_rows
 from tutelage.training.trl_adapter import label_positions_only
@@ -103,7 +103,7 @@ def make_trainer(
         args=args,
         train_dataset=rows,
         processing_class=tokenizer,
-        peft_config=_lora(context),
+        peft_config=lora(context),
         callbacks=[callback],
     )
 
@@ -142,17 +142,6 @@ class Steps(TrainerCallback):
                 "seconds": self.seconds,
                 "tokens_per_second": self.tokens[state.global_step - 1] / self.seconds,
             }
-
-
-def _lora(context: StageContext) -> Any:
-    student = context.config.student
-    if student.method == "full":
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=student.lora_rank, lora_alpha=student.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
 
 
 def _save(model: Any, tokenizer: PreTrainedTokenizerBase, context: StageContext) -> str:

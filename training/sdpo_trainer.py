@@ -20,6 +20,8 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # read when trl.experime
 from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
 from trl.experimental.sdpo.sdpo_trainer import DistillationLogits
 
+from tutelage.errors import ConfigError
+
 __all__ = ["EpisodeSDPOTrainer", "Rollout", "SDPOConfig", "ScoredEpisode", "ScoredTurn"]
 
 OVERRIDDEN = ("sample_rollouts", "_compute_teacher_student_logits")
@@ -69,7 +71,7 @@ class EpisodeSDPOTrainer(SDPOTrainer):
     def __init__(self, *, rollout: Rollout, **kwargs: Any) -> None:
         super().__init__(reward_funcs=self.episode_reward, **kwargs)
         if self.accelerator.num_processes > 1:
-            raise NotImplementedError("episodes are rolled out and compared within one process")
+            raise ConfigError("the sdpo stage runs in one process: start it without `accelerate launch`")
         self.rollout = rollout
         self.episodes: list[ScoredEpisode] = []
         self.teacher_context_builder: Any = _TeacherContext(self)

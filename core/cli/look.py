@@ -68,7 +68,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
     found = checks()
     if as_json:
-        emit_json([vars(check) | {} for check in found])
+        emit_json([vars(check) for check in found])
     else:
         marks = {True: "ok     ", False: "MISSING", None: "note   "}
         for check in found:

@@ -18,6 +18,7 @@ from tutelage.types import (
     Reply,
     Step,
     Task,
+    Tool,
     Trajectory,
 )
 
@@ -45,6 +46,7 @@ class Episode:
     goal: str = ""
     observation: str = ""
     environment: Environment | None = None
+    tools: tuple[Tool, ...] = ()
     recall: Recall = field(default_factory=Recall)
     notes: tuple[str, ...] = ()
     failed: int = 0
@@ -59,6 +61,7 @@ class Episode:
 
     def begin(self, goal: str, observation: str, environment: Environment) -> None:
         self.goal, self.observation, self.environment = goal, observation, environment
+        self.tools = environment.tools
         self.messages.append(Message(role="system", content=environment.system))
 
     def context(self) -> Context:
@@ -72,7 +75,8 @@ class Episode:
                 shown=self.recall.shown if first else (),
             )
         )
-        return Context(self.key, tuple(self.messages), stable_seed(self.seed, len(self.steps)))
+        seed = stable_seed(self.seed, len(self.steps))
+        return Context(self.key, tuple(self.messages), seed, self.task.environment, self.tools)
 
     def propose(self, reply: Reply) -> Proposal:
         assert self.environment is not None, "propose before begin"
@@ -82,7 +86,13 @@ class Episode:
         return self.proposal
 
     def record(
-        self, diagnosis: Diagnosis, after: str, reward: float = 0.0, blocked_by: Experience | None = None
+        self,
+        diagnosis: Diagnosis,
+        after: str,
+        reward: float = 0.0,
+        credit: float = 0.0,
+        *,
+        blocked_by: Experience | None = None,
     ) -> None:
         """Close the turn; a diagnosis that is not fine becomes a note in the next one."""
         assert self.proposal is not None, "record before propose"
@@ -98,6 +108,7 @@ class Episode:
                 diagnosis=diagnosis,
                 after=after,
                 reward=reward,
+                credit=credit,
                 blocked_by=blocked_by.id if blocked_by else None,
                 tokens=proposal.reply.tokens,
             )
@@ -120,6 +131,7 @@ class Episode:
             task=self.task,
             goal=self.goal,
             system=self.messages[0].content if self.messages else "",
+            tools=self.tools,
             policy=self.policy,
             memory=self.memory,
             shown=self.recall.shown,

@@ -34,7 +34,7 @@ class State(TypedDict):
 def run_episodes(
     tasks: Sequence[Task],
     policy: Policy,
-    make_environment: Callable[[], Environment],
+    make_environment: Callable[[str], Environment],
     *,
     act: ActConfig,
     memory: Recaller | None = None,
@@ -44,7 +44,8 @@ def run_episodes(
     """Run one episode per task and return their trajectories in the order of `tasks`.
 
     Args:
-        make_environment: makes one of the `act.width` environments, in the thread that will use it.
+        make_environment: makes the environment with this short name, in the thread that will use it; called at
+            most `act.width` times for each, unless one breaks.
         memory: what experiences and guardrails come from; None switches memory off.
         seed: with the task it determines how an episode is sampled, wherever the task stands in `tasks`;
             several episodes of one task are sampled differently.
@@ -71,7 +72,7 @@ class Batch:
         self,
         tasks: Sequence[Task],
         policy: Policy,
-        make_environment: Callable[[], Environment],
+        make_environment: Callable[[str], Environment],
         act: ActConfig,
         memory: Recaller | None,
         seed: int,
@@ -137,7 +138,7 @@ class Batch:
         futures = [self.lanes[number].step(action) for number, action in actions.items()]
         for (number, episode), result in zip(acting.items(), self._outcomes(futures), strict=True):
             if isinstance(result, Result):
-                episode.record(result.diagnosis, result.observation, result.reward)
+                episode.record(result.diagnosis, result.observation, result.reward, result.credit)
                 if result.terminated:
                     self._end(number, Ending.SOLVED if result.reward > 0 else Ending.FAILED)
             else:

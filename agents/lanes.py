@@ -1,6 +1,6 @@
 """Environments on threads of their own, so that many of them can step at once.
 
-An environment is made, used and closed by one thread only: Playwright's objects, for one, belong to
+A lane makes one environment of each kind that its tasks ask for. An environment is made, used and closed by one thread only: Playwright's objects, for one, belong to
 the thread that made them. A call that does not come back in time costs its thread and its environment,
 never the program: the threads are daemons, and a fresh lane takes the place of the lost one.
 """
@@ -37,14 +37,16 @@ class Result:
     reward: float
     terminated: bool
     diagnosis: Diagnosis
+    credit: float = 0.0
 
 
 class Lane:
-    """One thread with one environment, which is made on the first reset."""
+    """One thread; its environments are made when a task first needs them, and kept."""
 
-    def __init__(self, make_environment: Callable[[], Environment]) -> None:
+    def __init__(self, make_environment: Callable[[str], Environment]) -> None:
         self._make = make_environment
-        self._environment: Environment | None = None
+        self._environments: dict[str, Environment] = {}
+        self._current: Environment | None = None
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         Thread(target=self._run, name="environment", daemon=True).start()
 
@@ -75,27 +77,32 @@ class Lane:
                 future.set_exception(error)
 
     def _reset(self, task: Task) -> Opening:
-        if self._environment is not None:
+        name = task.environment
+        if name in self._environments:
             with suppress(EnvironmentBroken):
-                return self._open(self._environment, task)
-            self._close()
-        self._environment = self._make()
-        return self._open(self._environment, task)
+                return self._open(self._environments[name], task)
+            _close(self._environments.pop(name))
+        self._environments[name] = self._make(name)
+        return self._open(self._environments[name], task)
 
     def _open(self, environment: Environment, task: Task) -> Opening:
+        self._current = environment
         observation, info = environment.reset(seed=task.seed, options={"task": task})
         return Opening(info["goal"], observation, environment)
 
     def _step(self, action: str) -> Result:
-        assert self._environment is not None, "step before reset"
-        observation, reward, terminated, _, info = self._environment.step(action)
-        return Result(observation, float(reward), terminated, info["diagnosis"])
+        assert self._current is not None, "step before reset"
+        observation, reward, terminated, _, info = self._current.step(action)
+        return Result(observation, float(reward), terminated, info["diagnosis"], float(info.get("credit", 0.0)))
 
     def _close(self) -> None:
-        environment, self._environment = self._environment, None
-        if environment is not None:
-            with suppress(EnvironmentBroken):  # it is broken and going away
-                environment.close()
+        while self._environments:
+            _close(self._environments.popitem()[1])
+
+
+def _close(environment: Environment) -> None:
+    with suppress(EnvironmentBroken):  # it is broken and going away
+        environment.close()
 
 
 def outcomes(futures: "Sequence[Future[T]]", timeout: float) -> "list[T | EnvironmentBroken | TimeoutError]":

@@ -15,6 +15,8 @@ from tutelage.conversation import join_reply, read_turn, split_reply
 from tutelage.errors import PolicyFailed
 
 PROVIDER = "expert"
+ANY = "*"
+"""Stands for every environment in the roles that read its name in the request."""
 ROLES = ("judge", "distiller")
 """Roles other than acting; the first line of their system message is ``Role: NAME``."""
 
@@ -46,7 +48,7 @@ def register(environment: str | None = None) -> None:
     Raises:
         UnknownName: there is no expert for `environment`.
     """
-    if environment is not None:
+    if environment not in (None, ANY):
         expert_for(environment)
     if not any(item["provider"] == PROVIDER for item in litellm.custom_provider_map):
         litellm.custom_provider_map.append({"provider": PROVIDER, "custom_handler": EmbeddedExpert()})

@@ -37,7 +37,7 @@ def main() -> None:
         policy = StudentPolicy(model, tokenizer, label="student@0")
         act = ActConfig(width=width, max_steps=args.max_steps, stall_after=args.max_steps)
         start = time.perf_counter()
-        done = run_episodes(tasks, policy, Toy, act=act)
+        done = run_episodes(tasks, policy, lambda _: Toy(), act=act)
         seconds = time.perf_counter() - start
         first, seconds_alone = first or done, seconds_alone or seconds
         turns = sum(len(trajectory.steps) for trajectory in done)

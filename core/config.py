@@ -22,14 +22,16 @@ class EnvironmentConfig(Section):
     families: tuple[str, ...] = ()
     """Task families to train and evaluate on; empty means all of them."""
     settings: dict[str, Any] = {}
-    """Keyword arguments of the environment's constructor."""
+    """What this environment can be told, e.g. which task file; see its documentation."""
 
 
 class TeacherConfig(Section):
-    model: str = "expert/toy"
-    """LiteLLM model string; `expert/NAME` is the embedded scripted expert, no key needed."""
+    model: str = "expert/*"
+    """LiteLLM model string; `expert/*` is the embedded scripted expert of each environment, no key needed."""
     temperature: float = Field(1.0, ge=0)
     max_tokens: int = Field(512, ge=1)
+    tools: Literal["native", "text"] = "native"
+    """How a provider is told of tools: as data in OpenAI's format, or listed in the system message."""
     judge: str = ""
     """Model that judges; empty means `model`."""
     distiller: str = ""
@@ -60,7 +62,9 @@ class CollectConfig(Section):
     """Episodes per task family and cycle, all from the train split."""
 
     demonstrations: int = Field(20, ge=0)
-    """By the teacher."""
+    """By the teacher; the scripted one leaves out environments that it has no expert for."""
+    oracle: int = Field(0, ge=0)
+    """By replay of the known solutions, in environments that have them; an oracle is no teacher, and is labelled so."""
     mistaken: int = Field(4, ge=0)
     """By the teacher with injected mistakes, so that there are real failures to learn from."""
     mistake_rate: float = Field(0.4, ge=0, le=1)
@@ -134,6 +138,8 @@ class RolloutStageConfig(StageConfig):
     temperature: float = Field(0.7, gt=0)
     invalid_penalty: float = Field(0.05, ge=0)
     """Taken from the reward (1 for a solved task) per action that is malformed or names nothing on the page."""
+    partial_credit: float = Field(0.0, ge=0, lt=1)
+    """Reward of an unsolved task whose every part but the last is done, where the environment can tell."""
 
     @model_validator(mode="after")
     def _groups(self) -> "RolloutStageConfig":
@@ -195,7 +201,8 @@ class Config(Section):
     workspace: Path = Path("workspace")
     """Folder that holds the record, the memory index and the students."""
     seed: int = Field(0, ge=0)
-    environment: EnvironmentConfig = EnvironmentConfig()
+    environments: tuple[EnvironmentConfig, ...] = Field((EnvironmentConfig(),), min_length=1)
+    """Where agents act; several take turns, each with the same share."""
     teacher: TeacherConfig = TeacherConfig()
     budget: BudgetConfig = BudgetConfig()
     act: ActConfig = ActConfig()
@@ -246,15 +253,21 @@ def _override(data: dict[str, Any], item: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *parents, last = key.strip().split(".")
+    parts = key.strip().split(".")
     place: Any = data
-    for part in [*parents, last]:
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
         if isinstance(place, list):
-            if not part.isdigit() or int(part) >= len(place):
+            if not part.isdigit() or int(part) > len(place):
                 raise ConfigError(f"override {item!r}: {part!r} is not an index of a list of {len(place)}")
+            if int(part) == len(place):
+                place.append({})
         elif not isinstance(place, dict):
             raise ConfigError(f"override {item!r}: {part!r} is below a value that is not a table")
-        if part is last:
-            place[int(part) if isinstance(place, list) else part] = value
+        at: Any = int(part) if isinstance(place, list) else part
+        if last:
+            place[at] = value
+        elif isinstance(place, dict):
+            place = place.setdefault(at, [] if parts[index + 1].isdigit() else {})
         else:
-            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+            place = place[at]

@@ -4,11 +4,10 @@ Each step reads the record, does what is missing there and writes it back under 
 so that running it again adds nothing. `loop` strings them together; the command line also runs them singly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from tutelage.agents.graph import run_episodes
-from tutelage.agents.mistakes import Mistaken
 from tutelage.agents.seeds import stable_seed
 from tutelage.config import RolloutStageConfig, StageConfig
 from tutelage.errors import ConfigError
@@ -20,25 +19,25 @@ from tutelage.workspace import Workspace
 SEEDS_PER_CYCLE = 5_000
 """Seeds of each split and family set apart for one cycle, so that no cycle sees another's tasks."""
 
-DEMONSTRATIONS, MISTAKEN, EXPLORED, UNGUARDED, GUARDED, ROLLOUTS = (
+DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, UNGUARDED, GUARDED, ROLLOUTS = (
     "demonstrations",
+    "oracle",
     "mistaken",
     "explored",
     "unguarded",
     "guarded",
     "rollouts",
 )
-EXPERIENCE_ARMS = (DEMONSTRATIONS, MISTAKEN, EXPLORED, ROLLOUTS)
+EXPERIENCE_ARMS = (DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, ROLLOUTS)
 """Arms whose trajectories feed memory and SFT."""
 
 
 def task_block(workspace: Workspace, split: Split, cycle: int, start: int, count: int) -> list[Task]:
-    """`count` tasks per family, interleaved over the families, from this cycle's block of seeds."""
+    """`count` tasks per family on average, environments and families taking turns, from this cycle's block."""
     if start + count > SEEDS_PER_CYCLE:
         raise ConfigError(f"a cycle has {SEEDS_PER_CYCLE} tasks per family; {start + count} are asked for")
-    first = max(cycle - 1, 0) * SEEDS_PER_CYCLE + start
-    columns = [workspace.environment.tasks(split, [f], count=count, start=first) for f in workspace.families]
-    return list(chain.from_iterable(zip(*columns, strict=True)))
+    first, turn = max(cycle - 1, 0) * SEEDS_PER_CYCLE + start, len(workspace.suite.families)
+    return workspace.suite.tasks(split, first * turn, count * turn)
 
 
 def run_and_record(
@@ -66,7 +65,7 @@ def run_and_record(
         run_episodes(
             [keys[key] for key in missing],
             policy,
-            workspace.make_environment,
+            workspace.suite.make,
             act=workspace.config.act,
             memory=memory,
             seed=stable_seed(workspace.config.seed, cycle, arm),
@@ -75,18 +74,22 @@ def run_and_record(
 
 
 def collect(workspace: Workspace, cycle: int, report: Reporter) -> None:
-    """Episodes of the train split by the teacher, by the teacher with injected mistakes, and by the student."""
-    plan = workspace.config.collect
+    """Episodes of the train split: by the teacher, by gold replay, by the teacher with injected mistakes, and by
+    the student."""
+    plan, suite, taught = workspace.config.collect, workspace.suite, workspace.taught.names
+    arms: dict[str, tuple[int, Sequence[str], Callable[[], Policy]]] = {
+        DEMONSTRATIONS: (plan.demonstrations, taught, workspace.acting),
+        ORACLE: (plan.oracle, suite.with_gold, workspace.oracle),
+        MISTAKEN: (plan.mistaken, taught, workspace.clumsy_teacher),
+        EXPLORED: (plan.explored, suite.names, lambda: workspace.student_policy(workspace.current_student())),
+    }
     start = 0
-    for arm, count in ((DEMONSTRATIONS, plan.demonstrations), (MISTAKEN, plan.mistaken), (EXPLORED, plan.explored)):
-        tasks = task_block(workspace, Split.TRAIN, cycle, start, count)
+    for arm, (count, names, policy) in arms.items():
+        block = task_block(workspace, Split.TRAIN, cycle, start, count)
+        tasks = [task for task in block if task.environment in names]
         start += count
-        if all(workspace.record.has_key(f"{cycle}/{arm}/{task.id}") for task in tasks):
-            continue
-        policy = workspace.student_policy(workspace.current_student()) if arm == EXPLORED else workspace.teacher()
-        if arm == MISTAKEN:
-            policy = Mistaken(policy, plan.mistake_rate, workspace.config.seed)
-        run_and_record(workspace, tasks, policy, arm=arm, cycle=cycle, report=report)
+        if not all(workspace.record.has_key(f"{cycle}/{arm}/{task.id}") for task in tasks):
+            run_and_record(workspace, tasks, policy(), arm=arm, cycle=cycle, report=report)
 
 
 def experience_trajectories(workspace: Workspace) -> list[Trajectory]:
@@ -127,7 +130,7 @@ def _train_stage(
         tasks=_rollout_tasks(workspace, cycle, index, stage),
         trajectories=accepted_trajectories(workspace),
         experiences=record.experiences(status="active"),
-        make_environment=workspace.make_environment,
+        make_environment=workspace.suite.make,
         memory=workspace.memory,
         seed=workspace.config.seed + 1000 * cycle + index,
         progress=report,
@@ -157,7 +160,7 @@ def _rollout_tasks(workspace: Workspace, cycle: int, index: int, stage: StageCon
     if not isinstance(stage, RolloutStageConfig):
         return []
     groups = stage.steps * stage.batch_size // stage.group_size
-    per_family = -(-groups // len(workspace.families))
+    per_family = -(-groups // len(workspace.suite.families))
     return task_block(workspace, Split.TRAIN, cycle, 1_000 * (index + 1), per_family)[:groups]
 
 

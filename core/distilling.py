@@ -2,7 +2,6 @@
 
 from tutelage.agents.extraction import extract as extract_experiences
 from tutelage.agents.extraction import judge_missing
-from tutelage.agents.mistakes import Mistaken
 from tutelage.cycle import (
     GUARDED,
     UNGUARDED,
@@ -75,11 +74,11 @@ def consolidate(workspace: Workspace, cycle: int, report: Reporter) -> None:
     plan = workspace.config.collect
     if plan.guarded == 0 or not workspace.record.experiences(kind="guardrail", status="active"):
         return
-    start = plan.demonstrations + plan.mistaken + plan.explored
-    tasks = task_block(workspace, Split.TRAIN, cycle, start, plan.guarded)
+    start = plan.demonstrations + plan.oracle + plan.mistaken + plan.explored
+    block = task_block(workspace, Split.TRAIN, cycle, start, plan.guarded)
+    tasks = [task for task in block if task.environment in workspace.taught.names]
     for arm, memory in ((UNGUARDED, None), (GUARDED, workspace.memory)):
-        clumsy = Mistaken(workspace.teacher(), plan.mistake_rate, workspace.config.seed)
-        run_and_record(workspace, tasks, clumsy, arm=arm, cycle=cycle, report=report, memory=memory)
+        run_and_record(workspace, tasks, workspace.clumsy_teacher(), arm=arm, cycle=cycle, report=report, memory=memory)
     without, guarded = (_of(workspace, arm, cycle) for arm in (UNGUARDED, GUARDED))
     stopped = sum(step.blocked_by is not None for item in guarded.values() for step in item.steps)
     both = [task for task in without if task in guarded]

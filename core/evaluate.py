@@ -3,32 +3,28 @@
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from tutelage import stats
 from tutelage.config import ActConfig, GateConfig
 from tutelage.environments.base import SEEDS_PER_SPLIT, Environment
+from tutelage.environments.suite import Suite
 from tutelage.types import Arm, Comparison, Ending, Policy, Rate, Recaller, Split, Task, Trajectory
 
 if TYPE_CHECKING:
     from tutelage.record import Record
 
 
-def held_out_tasks(
-    environment: type[Environment], families: Sequence[str], split: Split, count: int, seed: int = 0
-) -> list[Task]:
-    """`count` tasks of `split`, spread evenly over the families; the same arguments give the same tasks.
+def held_out_tasks(suite: Suite, split: Split, count: int, seed: int = 0) -> list[Task]:
+    """`count` different tasks of `split`, spread evenly over environments and families; fewer where there are no
+    more. The same arguments give the same tasks.
 
-    The families take turns, so fewer tasks are always the beginning of more tasks: an arm of 32 is paired
-    with the first half of an arm of 64.
+    They take turns, so fewer tasks are always the beginning of more tasks: an arm of 32 is paired with the
+    first half of an arm of 64.
     """
-    families = list(families or environment.families())
-    each = -(-count // len(families))
-    start = random.Random(seed).randrange(SEEDS_PER_SPLIT - max(each, 1))
-    columns = [environment.tasks(split, [family], count=each, start=start) for family in families]
-    turns = [task for row in zip_longest(*columns) for task in row if task is not None]
-    return turns[:count]
+    turn = len(suite.families)
+    start = random.Random(seed).randrange(SEEDS_PER_SPLIT // 2) * turn
+    return list(dict.fromkeys(suite.tasks(split, start, count)))
 
 
 def pair_key(goal: str, first_observation: str) -> str:
@@ -59,7 +55,7 @@ def evaluate_arm(
     record: "Record",
     tasks: Sequence[Task],
     policy: Policy,
-    make_environment: Callable[[], Environment],
+    make_environment: Callable[[str], Environment],
     *,
     act: ActConfig,
     memory: Recaller | None = None,
@@ -125,15 +121,40 @@ def read_arm(
     exclude the same tasks.
     """
     found = [record.trajectory_by_key(f"{key_prefix}/{task.id}") for task in tasks]
-    fresh, excluded = exclude_seen([item for item in found if item is not None], seen)
+    return measured(
+        [item for item in found if item is not None],
+        student_label=student_label,
+        memory=memory,
+        split=split,
+        seen=seen,
+        confidence=confidence,
+    )
+
+
+def measured(
+    trajectories: Sequence[Trajectory],
+    *,
+    student_label: str,
+    memory: bool,
+    split: Split | None,
+    seen: frozenset[str] = frozenset(),
+    confidence: float = 0.95,
+) -> Arm:
+    """An arm of these episodes: rates overall, by environment and by family."""
+    fresh, excluded = exclude_seen(trajectories, seen)
     sound = [item for item in fresh if not _broken(item)]
-    families = {task.family: [item for item in sound if item.task.family == task.family] for task in tasks}
+
+    def rates(name: Callable[[Task], str]) -> dict[str, Rate]:
+        names = sorted({name(item.task) for item in trajectories})
+        return {each: _rate([item for item in sound if name(item.task) == each], confidence) for each in names}
+
     return Arm(
         student=student_label,
         memory=memory,
         split=split,
         rate=_rate(sound, confidence),
-        by_family={family: _rate(items, confidence) for family, items in sorted(families.items())},
+        by_environment=rates(lambda task: task.environment),
+        by_family=rates(lambda task: task.kind),
         trajectories=tuple(item.id for item in fresh),
         excluded=excluded,
         broken=len(fresh) - len(sound),

@@ -42,8 +42,8 @@ def _summary(workspace: Workspace, cycle: int) -> CycleDoc:
     kinds = [experience.kind for experience in record.experiences(status=Status.ACTIVE)]
     return CycleDoc(
         cycle=cycle,
-        environment=workspace.environment.name,
-        families=workspace.families,
+        environments=workspace.suite.names,
+        families=workspace.suite.families,
         teacher=next((item.policy for item in collected[EXPERIENCE_ARMS[0]]), ""),
         episodes={arm: len(items) for arm, items in collected.items() if items},
         accepted=len(accepted_trajectories(workspace)),

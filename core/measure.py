@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.seeds import stable_seed
 from tutelage.cycle import ROLLOUTS, cycle_students
+from tutelage.environments.suite import Suite
 from tutelage.errors import UnknownName
-from tutelage.evaluate import compare_arms, evaluate_arm, held_out_tasks, seen_pairs
+from tutelage.evaluate import compare_arms, evaluate_arm, held_out_tasks, measured, seen_pairs
 from tutelage.progress import Reporter
 from tutelage.results import ComparisonDoc, EvaluationDoc, load, percent, save
 from tutelage.results import interval as interval_text
 from tutelage.types import Arm, Policy, Split, Student, Task, Trajectory, new_id
-from tutelage.workspace import Workspace
+from tutelage.workspace import ANY_EXPERT, Workspace
+
+LONGEST_GOLD = 1000
+"""Steps of a known solution at most."""
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,7 +76,7 @@ def _measure(
         workspace.record,
         _tasks(workspace, cycle, plan.split, plan.episodes),
         policy,
-        workspace.make_evaluation_environment,
+        workspace.suite.make_for_evaluation,
         act=config.act,
         memory=workspace.memory if plan.memory else None,
         seed=stable_seed(config.seed, key),
@@ -95,8 +99,7 @@ def _measure(
 
 
 def _tasks(workspace: Workspace, cycle: int, split: Split, count: int) -> list[Task]:
-    seed = stable_seed(workspace.config.seed, cycle, split.value)
-    return held_out_tasks(workspace.environment, workspace.families, split, count, seed)
+    return held_out_tasks(workspace.suite, split, count, stable_seed(workspace.config.seed, cycle, split.value))
 
 
 def _compare(workspace: Workspace, cycle: int, wanted: Sequence[Plan]) -> None:
@@ -128,25 +131,25 @@ def policy_named(workspace: Workspace, name: str) -> Policy:
     """The policy a command line names.
 
     Raises:
-        UnknownName: it is neither teacher, expert, student, student@N nor a model string with a provider.
+        UnknownName: it is neither teacher, expert, oracle, student, student@N nor a model string with a provider.
     """
-    from tutelage.agents.llm_policy import LLMPolicy
-
     if name == "teacher":
-        return workspace.teacher()
+        return workspace.acting()
+    if name == "oracle":
+        return workspace.oracle()
     if name == "student":
         return workspace.student_policy(workspace.current_student())
     if name.startswith("student@"):
         workspace.base_student()
         return workspace.student_policy(workspace.record.student(name))
     if name == "expert":
-        name = f"expert/{workspace.environment.name}"
+        name = ANY_EXPERT
     if "/" not in name:
         raise UnknownName(
-            f"unknown policy {name!r}; known: teacher, expert, student, student@N, or a LiteLLM model string "
+            f"unknown policy {name!r}; known: teacher, expert, oracle, student, student@N, or a LiteLLM model string "
             "with its provider, such as openai/gpt-4o-mini"
         )
-    return LLMPolicy(workspace.llm("teacher", model=name))
+    return workspace.acting(name)
 
 
 def rollout(
@@ -165,7 +168,7 @@ def rollout(
     return run_episodes(
         tasks,
         acting,
-        workspace.make_environment,
+        workspace.suite.make,
         act=workspace.config.act,
         memory=workspace.memory if memory else None,
         seed=workspace.config.seed,
@@ -176,24 +179,23 @@ def rollout(
 def evaluate_policy(
     workspace: Workspace,
     policy: str,
+    suite: Suite,
     *,
     split: Split,
-    families: Sequence[str],
     episodes: int,
     memory: bool,
     report: Reporter,
 ) -> Arm:
-    """Measure any policy, `episodes` per family, on this workspace's held-out tasks."""
+    """Measure any policy on held-out tasks of `suite`, `episodes` per family on average."""
     acting = policy_named(workspace, policy)
-    tasks = held_out_tasks(
-        workspace.environment, families, split, episodes * len(families), stable_seed(workspace.config.seed, "hand")
-    )
+    count = episodes * len(suite.families)
+    tasks = held_out_tasks(suite, split, count, stable_seed(workspace.config.seed, "hand"))
     batch = new_id("run")
     return evaluate_arm(
         workspace.record,
         tasks,
         acting,
-        workspace.make_evaluation_environment,
+        workspace.suite.make_for_evaluation,
         act=workspace.config.act,
         memory=workspace.memory if memory else None,
         seed=workspace.config.seed,
@@ -207,12 +209,45 @@ def evaluate_policy(
     )
 
 
+def replay_gold(workspace: Workspace, suite: Suite, report: Reporter) -> Arm:
+    """Replay the known solution of every task of every split, to check the environments themselves.
+
+    Nothing is recorded: held-out solutions must not be there to learn from.
+
+    Raises:
+        ConfigError: none of these environments has known solutions.
+    """
+    oracle, done, parts = workspace.oracle(), 0, [part for part in suite.parts if part.name in suite.with_gold]
+    tasks = [
+        task
+        for part in parts
+        for family in part.families
+        for split in Split
+        for task in part.environment.tasks(split, [family], count=len(part.environment.seeds(split, family)))
+    ]
+
+    def finished(index: int, trajectory: Trajectory) -> None:
+        nonlocal done
+        done += 1
+        report(oracle.label, done, len(tasks))
+
+    found = run_episodes(
+        tasks,
+        oracle,
+        suite.make_for_evaluation,
+        act=workspace.config.act.model_copy(update={"max_steps": LONGEST_GOLD}),
+        on_finished=finished,
+    )
+    return measured(found, student_label=oracle.label, memory=False, split=None)
+
+
 def family_table(arm: Arm) -> "Table":
-    """Success per task family with intervals."""
+    """Success per task family, per environment where there are several, and overall, with intervals."""
     from rich.table import Table
 
-    table = Table("family", "success", "interval", "episodes", title=f"{arm.student}, {arm.split}")
-    for family, rate in [*arm.by_family.items(), ("all", arm.rate)]:
+    table = Table("family", "success", "interval", "episodes", title=f"{arm.student}, {arm.split or 'all tasks'}")
+    several = arm.by_environment.items() if len(arm.by_environment) > 1 else ()
+    for family, rate in [*arm.by_family.items(), *several, ("all", arm.rate)]:
         table.add_row(family, percent(rate), interval_text(rate), str(rate.episodes))
     if arm.excluded or arm.broken:
         table.caption = f"left out: {arm.excluded} seen in training, {arm.broken} broken"

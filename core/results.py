@@ -57,7 +57,7 @@ class CycleDoc(Frozen):
     """What went into a cycle and what it cost."""
 
     cycle: int
-    environment: str
+    environments: tuple[str, ...]
     families: tuple[str, ...] = ()
     teacher: str = ""
     """Label of the policy that demonstrated."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,8 +52,22 @@ class Task(Frozen):
     split: Split
 
     @property
+    def kind(self) -> str:
+        """Environment and family."""
+        return f"{self.environment}/{self.family}"
+
+    @property
     def id(self) -> str:
-        return f"{self.environment}/{self.family}@{self.seed}"
+        return f"{self.kind}@{self.seed}"
+
+
+class Tool(Frozen):
+    """A tool an agent may call in an episode."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    """JSON schema of the arguments, an object; empty means no arguments."""
 
 
 # -- what happened ------------------------------------------------------------------------------
@@ -133,6 +147,8 @@ class Step(Frozen):
     after: str
     """What was there to see after acting."""
     reward: float = 0.0
+    credit: float = 0.0
+    """Share of the task done so far where the environment can tell; never the score."""
     blocked_by: str | None = None
     """Id of the guardrail that stopped the action, if one did."""
     tokens: Tokens | None = None
@@ -167,6 +183,8 @@ class Trajectory(Frozen):
     goal: str
     system: str
     """The system message: what the environment is and which actions it takes."""
+    tools: tuple[Tool, ...] = ()
+    """The tools that the system message lists as its last lines (`tutelage.tools.listing`)."""
     policy: str
     """Label of the policy that acted, e.g. ``expert/miniwob (scripted)`` or ``student@3``."""
     memory: bool
@@ -253,12 +271,17 @@ class Status(StrEnum):
     RETIRED = "retired"
 
 
+EVERYWHERE: Final = "*"
+"""The environment of an experience that is meant for all of them."""
+
+
 class Experience(Frozen):
     """A sticker, skill or guardrail with its provenance. A change makes a new version."""
 
     id: str = Field(default_factory=lambda: new_id("exp"))
     version: int = 1
     environment: str
+    """Where it applies; it is shown and enforced nowhere else."""
     family: str
     goal: str
     """The goal it was drawn from, with slots instead of literals; what search embeds first."""
@@ -358,9 +381,12 @@ class Arm(Frozen):
 
     student: str
     memory: bool
-    split: Split
+    split: Split | None
+    """None for tasks of all splits."""
     rate: Rate
+    by_environment: dict[str, Rate] = {}
     by_family: dict[str, Rate] = {}
+    """By ``environment/family``."""
     trajectories: tuple[str, ...]
     excluded: int = 0
     """Held-out episodes whose goal and first observation occurred in training; not counted."""
@@ -387,6 +413,10 @@ class Context:
     messages: tuple[Message, ...]
     seed: int
     """Seed for this episode's sampling, so that a result does not depend on its batch."""
+    environment: str = ""
+    """Short name of the environment it plays in, for policies that are several in one."""
+    tools: tuple[Tool, ...] = ()
+    """What the system message lists as text, for policies whose models take tools as data."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """A workspace: one folder with the record, the memory index and the students, opened by a config."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutelage.config import Config, load_config
-from tutelage.environments.base import Environment, environment_class
+from tutelage.config import Config, EnvironmentConfig, load_config
+from tutelage.environments.suite import Suite
 from tutelage.errors import ConfigError
 from tutelage.record import Record
 from tutelage.types import Policy, Student
@@ -17,10 +18,17 @@ if TYPE_CHECKING:
 
 
 CONFIG_FILE = "config.json"
+ANY_EXPERT = "expert/*"
+"""Model string for the scripted expert of each environment."""
 
 
-def find_config(path: Path | None, overrides: list[str], *, existing: bool = False) -> Config:
+def find_config(
+    path: Path | None, overrides: list[str], *, existing: bool = False, environments: Sequence[str] = ()
+) -> Config:
     """The config of a command: from a TOML file, or else the one the workspace was last used with.
+
+    Args:
+        environments: names that replace the configured environments; one that is configured keeps its settings.
 
     Raises:
         ConfigError: nonsense in the config, or no workspace there although one must exist.
@@ -34,6 +42,10 @@ def find_config(path: Path | None, overrides: list[str], *, existing: bool = Fal
             f"there is no workspace at {config.workspace}; make one with `tutelage run --config FILE`, "
             "or name another with --set workspace=DIR"
         )
+    if environments:
+        configured = {item.name: item for item in config.environments}
+        chosen = tuple(configured.get(name) or EnvironmentConfig(name=name) for name in environments)
+        config = config.model_copy(update={"environments": chosen})
     return config
 
 
@@ -41,28 +53,13 @@ class Workspace:
     """Opens what a job needs, each part only when it is asked for."""
 
     def __init__(self, config: Config):
-        """Raises ConfigError or UnknownName where the environment or its families do not exist."""
+        """Raises ConfigError or UnknownName where an environment or its families do not exist."""
         self.config = config
         self.folder: Path = config.workspace
-        self.environment: type[Environment] = environment_class(config.environment.name)
-        self.families: tuple[str, ...] = config.environment.families or self.environment.families()
-        unknown = sorted(set(self.families) - set(self.environment.families()))
-        if unknown:
-            raise ConfigError(
-                f"environment.families: {self.environment.name} has no {', '.join(unknown)}; "
-                f"`tutelage env show {self.environment.name}` lists them"
-            )
+        self.suite = Suite.open([(item.name, item.families, item.settings) for item in config.environments])
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2))
         self.record = Record.open(self.folder)
-
-    def make_environment(self) -> Environment:
-        """An environment for collecting and training."""
-        return self.environment(**self.config.environment.settings)
-
-    def make_evaluation_environment(self) -> Environment:
-        """An environment for measuring, which shares nothing between episodes."""
-        return self.environment.for_evaluation(**self.config.environment.settings)
 
     @cached_property
     def memory(self) -> "MemoryStore":
@@ -90,10 +87,36 @@ class Workspace:
             max_tokens=teacher.max_tokens,
         )
 
-    def teacher(self) -> Policy:
+    def acting(self, model: str = "") -> Policy:
+        """A language model as a policy (default: the teacher); ``expert/*`` is each environment's own expert."""
         from tutelage.agents.llm_policy import LLMPolicy
+        from tutelage.agents.per_environment import PerEnvironment
 
-        return LLMPolicy(self.llm("teacher"))
+        model = model or self.config.teacher.model
+        if model != ANY_EXPERT:
+            return LLMPolicy(self.llm("teacher", model))
+        return PerEnvironment({name: LLMPolicy(self.llm("teacher", f"expert/{name}")) for name in self.taught.names})
+
+    def clumsy_teacher(self) -> Policy:
+        """The teacher with injected mistakes."""
+        from tutelage.agents.mistakes import Mistaken
+
+        return Mistaken(self.acting(), self.config.collect.mistake_rate, self.config.seed)
+
+    def oracle(self) -> Policy:
+        """Replay of the known solutions, in the environments that have them."""
+        from tutelage.agents.oracle import Oracle
+
+        return Oracle([part.environment for part in self.suite.parts if part.name in self.suite.with_gold])
+
+    @property
+    def taught(self) -> Suite:
+        """The environments that the teacher can act in: all of them, or those with a scripted expert."""
+        from tutelage.agents.experts import expert_names
+
+        if self.config.teacher.model != ANY_EXPERT:
+            return self.suite
+        return self.suite.only(environments=expert_names())
 
     def base_student(self) -> Student:
         """Student 0: the configured weights as they come."""

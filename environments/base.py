@@ -8,12 +8,18 @@ from typing import Any, ClassVar
 import gymnasium
 
 from tutelage.calls import Call, CallError, parse_call
-from tutelage.errors import ConfigError, TutelageError
+from tutelage.errors import TutelageError
 from tutelage.registry import names, resolve
-from tutelage.types import Cause, Diagnosis, Split, Task
+from tutelage.types import Cause, Diagnosis, Split, Task, Tool
 
 BUILTIN = {
+    "bfcl": "tutelage.environments.bfcl:Bfcl",
+    "bfcl-single": "tutelage.environments.bfcl:BfclSingle",
+    "files": "tutelage.environments.files:Files",
+    "mcp": "tutelage.environments.mcp:Mcp",
     "miniwob": "tutelage.environments.miniwob:MiniWoB",
+    "research": "tutelage.environments.research:Research",
+    "sqlite": "tutelage.environments.sqlite:Sqlite",
     "toy": "tutelage.environments.toy:Toy",
 }
 ENTRY_POINTS = "tutelage.environments"
@@ -35,6 +41,9 @@ class Outcome:
     observation: str
     reward: float = 0.0
     terminated: bool = False
+    credit: float = 0.0
+    """Share of the task that is done, 0 to 1, where the environment can tell. It may shape a training reward and is
+    never the score."""
 
 
 class Environment(gymnasium.Env[str, str]):
@@ -45,8 +54,10 @@ class Environment(gymnasium.Env[str, str]):
     """
 
     name: ClassVar[str]
-    system: ClassVar[str]
-    """System message: what this environment is and which actions it takes."""
+    system: str
+    """System message: what this environment is and which actions it takes; may differ by episode."""
+    tools: tuple[Tool, ...] = ()
+    """Tools of the present episode that the system message lists (`tutelage.environments.tools`)."""
 
     task: Task
     observation: str = ""
@@ -57,22 +68,36 @@ class Environment(gymnasium.Env[str, str]):
         """All task families, sorted."""
 
     @classmethod
+    def configured(cls, **settings: Any) -> "type[Environment]":
+        """The class that these settings stand for. Override where they decide which tasks there are, and return a
+        class that has them built in and needs none to be made."""
+        return cls
+
+    @classmethod
     def for_evaluation(cls, **settings: Any) -> "Environment":
         """An instance that carries nothing over from one episode to the next; override where the
         ordinary one reuses anything."""
         return cls(**settings)
 
     @classmethod
+    def seeds(cls, split: Split, family: str) -> Sequence[int]:
+        """The seeds of a family's tasks in a split; those of different splits are disjoint. Override where the
+        tasks are a fixed set."""
+        first = list(Split).index(split) * SEEDS_PER_SPLIT
+        return range(first, first + SEEDS_PER_SPLIT)
+
+    @classmethod
     def tasks(cls, split: Split, families: Sequence[str] = (), *, count: int = 1, start: int = 0) -> list[Task]:
-        """`count` tasks of each family from seed index `start` on; the splits' seeds are disjoint."""
-        if not 0 <= start <= start + count <= SEEDS_PER_SPLIT:
-            raise ConfigError(f"a split has {SEEDS_PER_SPLIT} seeds per family; {start} to {start + count} do not fit")
-        offset = list(Split).index(split) * SEEDS_PER_SPLIT + start
-        return [
-            Task(environment=cls.name, family=family, seed=offset + index, split=split)
-            for family in families or cls.families()
-            for index in range(count)
-        ]
+        """`count` tasks of each family from the `start`-th on; after its last task a family begins again."""
+        found = []
+        for family in families or cls.families():
+            seeds = cls.seeds(split, family)
+            places = range(start, start + count) if seeds else ()
+            found += [
+                Task(environment=cls.name, family=family, seed=seeds[place % len(seeds)], split=split)
+                for place in places
+            ]
+        return found
 
     @abstractmethod
     def start(self, task: Task) -> tuple[str, str]:
@@ -122,7 +147,7 @@ class Environment(gymnasium.Env[str, str]):
 
         Returns:
             Observation, reward, terminated, truncated (always False; the runner limits steps) and
-            ``{"diagnosis": Diagnosis}``.
+            ``{"diagnosis": Diagnosis, "credit": float}``.
 
         Raises:
             EnvironmentBroken: the environment itself failed.
@@ -139,7 +164,8 @@ class Environment(gymnasium.Env[str, str]):
             outcome, problem = Outcome(before), Diagnosis(cause=Cause.ACTION_FAILED, evidence=str(error))
         self.observation = outcome.observation
         diagnosis = problem or self.diagnose(before, action, outcome)
-        return outcome.observation, outcome.reward, outcome.terminated, False, {"diagnosis": diagnosis}
+        info = {"diagnosis": diagnosis, "credit": outcome.credit}
+        return outcome.observation, outcome.reward, outcome.terminated, False, info
 
     def diagnose(self, before: str, action: str, outcome: Outcome) -> Diagnosis:
         """The enumerated cause and the difference in lines between the two observations."""

@@ -98,7 +98,7 @@ class Toy(Environment):
     """One small page at a time, kept in memory."""
 
     name: ClassVar[str] = "toy"
-    system: ClassVar[str] = 'Actions: click("r1"), fill("r1", "x"), noop().'
+    system: str = 'Actions: click("r1"), fill("r1", "x"), noop().'
 
     _scene: Scene | None = None
 

@@ -45,7 +45,7 @@ class StageContext:
     trajectories: Sequence[Trajectory]
     """Accepted trajectories of the train split."""
     experiences: Sequence[Experience] = ()
-    make_environment: Callable[[], Environment] | None = None
+    make_environment: Callable[[str], Environment] | None = None
     memory: Recaller | None = None
     seed: int = 0
     progress: Progress = field(default=no_progress)

@@ -103,7 +103,7 @@ class Rollouts:
         episodes: list[Episode] = []
         for first in range(0, len(trajectories), size):
             group = trajectories[first : first + size]
-            rewards = {t.id: shaped_reward(t, self._stage.invalid_penalty) for t in group if t.ending not in BROKEN}
+            rewards = {t.id: shaped_reward(t, self._stage) for t in group if t.ending not in BROKEN}
             neutral = fmean(rewards.values()) if rewards else 0.0
             episodes += [
                 Episode(t, turns(t, placeholder=end), rewards.get(t.id, neutral), t.id not in rewards) for t in group
@@ -111,9 +111,11 @@ class Rollouts:
         return episodes
 
 
-def shaped_reward(trajectory: Trajectory, invalid_penalty: float) -> float:
-    """1 if solved, minus `invalid_penalty` per action that is malformed or names nothing on the page."""
-    return float(trajectory.success) - invalid_penalty * invalid_actions(trajectory)
+def shaped_reward(trajectory: Trajectory, stage: RolloutStageConfig) -> float:
+    """1 if solved, else what partial credit there is; minus the penalty per invalid action."""
+    credit = trajectory.steps[-1].credit if trajectory.steps else 0.0
+    reached = 1.0 if trajectory.success else stage.partial_credit * credit
+    return reached - stage.invalid_penalty * invalid_actions(trajectory)
 
 
 def invalid_actions(trajectory: Trajectory) -> int:

@@ -12,19 +12,27 @@ from tutelage.calls import CallError, parse_call
 from tutelage.registry import resolve
 
 BUILTIN = {
+    "files": "tutelage.agents.experts.files:advise",
+    "mcp": "tutelage.agents.experts.mcp:advise",
     "miniwob": "tutelage.agents.experts.miniwob:advise",
+    "research": "tutelage.agents.experts.research:advise",
+    "sqlite": "tutelage.agents.experts.sqlite:advise",
     "toy": "tutelage.agents.experts.toy:advise",
 }
 
 COVERED = {
+    "files": "tutelage.agents.experts.files:COVERED",
+    "mcp": "tutelage.agents.experts.mcp:COVERED",
     "miniwob": "tutelage.agents.experts.miniwob:COVERED",
+    "research": "tutelage.agents.experts.research:COVERED",
+    "sqlite": "tutelage.agents.experts.sqlite:COVERED",
     "toy": "tutelage.agents.experts.toy:COVERED",
 }
 
 Expert = Callable[[View], tuple[str, str]]
 """From what is seen to (thought, action)."""
 
-__all__ = ["Advice", "Expert", "NoExpert", "View", "acceptable", "advise", "covered_families", "expert_for"]
+__all__ = ["Advice", "Expert", "NoExpert", "View", "acceptable", "advise", "covered_families", "expert_for", "expert_names"]
 
 
 def advise(environment: str, view: View) -> Advice:
@@ -51,6 +59,11 @@ def expert_for(environment: str) -> Expert:
         return advice.thought, advice.actions[0]
 
     return expert
+
+
+def expert_names() -> tuple[str, ...]:
+    """The environments that have a scripted expert."""
+    return tuple(BUILTIN)
 
 
 def covered_families(environment: str) -> tuple[str, ...]:

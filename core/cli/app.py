@@ -33,6 +33,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a setting, e.g. -s act.width=4; repeatable."),
 ]
+EnvironmentsOption = Annotated[
+    list[str] | None,
+    typer.Option("--env", "-e", help="Act in this environment instead of the configured ones; repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
 
@@ -57,18 +61,26 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def load(config: Path | None, overrides: list[str] | None, *, existing: bool = False) -> "Config":
+def load(
+    config: Path | None, overrides: list[str] | None, *, existing: bool = False, environments: Sequence[str] = ()
+) -> "Config":
     from tutelage.workspace import find_config
 
-    return find_config(config, overrides or [], existing=existing)
+    return find_config(config, overrides or [], existing=existing, environments=environments)
 
 
 @contextmanager
-def opened(config: Path | None, overrides: list[str] | None, *, existing: bool = True) -> Iterator["Workspace"]:
-    """The workspace of a command; `existing` commands refuse to make one."""
+def opened(
+    config: Path | None,
+    overrides: list[str] | None,
+    *,
+    existing: bool = True,
+    environments: Sequence[str] | None = None,
+) -> Iterator["Workspace"]:
+    """The workspace of a command; `existing` commands refuse to make one, `environments` replace the configured ones."""
     from tutelage.workspace import Workspace
 
-    workspace = Workspace(load(config, overrides, existing=existing))
+    workspace = Workspace(load(config, overrides, existing=existing, environments=environments or ()))
     try:
         yield workspace
     finally:

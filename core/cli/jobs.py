@@ -1,14 +1,26 @@
 """Commands that do work: run, rollout, extract, train, distill, eval."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, opened, wide_console
+from tutelage.cli.app import (
+    ConfigOption,
+    EnvironmentsOption,
+    JsonOption,
+    SetOption,
+    app,
+    emit_json,
+    opened,
+    wide_console,
+)
 from tutelage.types import Split
 
+if TYPE_CHECKING:
+    from tutelage.environments.suite import Suite
+
 PolicyOption = Annotated[
-    str, typer.Option(help="teacher, expert, student (the promoted one), student@N, or a LiteLLM model string.")
+    str, typer.Option(help="teacher, expert, oracle, student (the promoted one), student@N, or a LiteLLM model string.")
 ]
 FamiliesOption = Annotated[list[str] | None, typer.Option("--family", "-f", help="Only this task family; repeatable.")]
 
@@ -58,6 +70,7 @@ def rollout(
     episodes: Annotated[int, typer.Option("-n", min=1, help="Episodes per task family.")] = 1,
     start: Annotated[int, typer.Option(min=0, help="Index of the first seed.")] = 0,
     family: FamiliesOption = None,
+    environment: EnvironmentsOption = None,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Show experiences, enforce guardrails.")] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -67,8 +80,10 @@ def rollout(
     from tutelage import measure
     from tutelage.progress import reporting
 
-    with opened(config, overrides, existing=False) as workspace, reporting() as report:
-        tasks = workspace.environment.tasks(split, _families(family, workspace.families), count=episodes, start=start)
+    with opened(config, overrides, existing=False, environments=environment) as workspace, reporting() as report:
+        suite = workspace.suite.only(family or ())
+        turn = len(suite.families)
+        tasks = suite.tasks(split, start * turn, episodes * turn)
         found = measure.rollout(workspace, tasks, policy, memory=memory, report=report)
     rows = [
         {"id": item.id, "task": item.task.id, "ending": item.ending.value, "steps": len(item.steps)} for item in found
@@ -88,31 +103,32 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="Which tasks.")] = Split.VALIDATION,
     episodes: Annotated[int, typer.Option("-n", min=1, help="Episodes per task family.")] = 4,
     family: FamiliesOption = None,
+    environment: EnvironmentsOption = None,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Show experiences, enforce guardrails.")] = False,
     covered: Annotated[bool, typer.Option("--covered", help="All families the scripted expert covers.")] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a policy per task family, with intervals."""
+    """Measure a policy per task family, with intervals. An oracle measures the environment: it replays all tasks."""
     from tutelage import measure
     from tutelage.progress import reporting
 
-    with opened(config, overrides, existing=False) as workspace, reporting() as report:
-        if covered:
-            from tutelage.agents.experts import covered_families
-
-            families = covered_families(workspace.environment.name)
+    with opened(config, overrides, existing=False, environments=environment) as workspace, reporting() as report:
+        suite = workspace.suite.only(family or (_covered(workspace.suite) if covered else ()))
+        if policy == "oracle":
+            arm = measure.replay_gold(workspace, suite, report)
         else:
-            families = _families(family, workspace.families)
-        arm = measure.evaluate_policy(
-            workspace, policy, split=split, families=families, episodes=episodes, memory=memory, report=report
-        )
+            arm = measure.evaluate_policy(
+                workspace, policy, suite, split=split, episodes=episodes, memory=memory, report=report
+            )
     if as_json:
         emit_json(arm.model_dump(mode="json"))
     else:
         wide_console().print(measure.family_table(arm))
 
 
-def _families(wanted: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(wanted) if wanted else known
+def _covered(suite: "Suite") -> list[str]:
+    from tutelage.agents.experts import covered_families
+
+    return [f"{name}/{family}" for name in suite.names for family in covered_families(name)]

@@ -14,7 +14,7 @@ class Guess(Environment):
     """One hidden number; every answer says whether it is higher or lower."""
 
     name: ClassVar[str] = "guess"
-    system: ClassVar[str] = "Find the number. Action: guess(7)."
+    system: str = "Find the number. Action: guess(7)."
 
     @classmethod
     def families(cls) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ def expert(role: str) -> LLM:
 def toy_episodes() -> list[Trajectory]:
     """Four demonstrations and eight mistaken episodes of each toy family."""
     teacher, act = LLMPolicy(expert("teacher")), ActConfig(width=4)
-    demonstrations = run_episodes(Toy.tasks(Split.TRAIN, count=4), teacher, Toy, act=act)
+    demonstrations = run_episodes(Toy.tasks(Split.TRAIN, count=4), teacher, lambda _: Toy(), act=act)
     mistaken = Mistaken(teacher, rate=0.5, seed=1)
-    return demonstrations + run_episodes(Toy.tasks(Split.TRAIN, count=8, start=100), mistaken, Toy, act=act, seed=1)
+    return demonstrations + run_episodes(
+        Toy.tasks(Split.TRAIN, count=8, start=100), mistaken, lambda _: Toy(), act=act, seed=1
+    )

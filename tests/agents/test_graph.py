@@ -109,7 +109,11 @@ def test_order_admission_and_cleanup() -> None:
     policy, finished = Scripted(count), {}
     todo = tasks(10)
     trajectories = run_episodes(
-        todo, policy, Counter, act=ActConfig(width=3), on_finished=lambda index, t: finished.update({index: t})
+        todo,
+        policy,
+        lambda _: Counter(),
+        act=ActConfig(width=3),
+        on_finished=lambda index, t: finished.update({index: t}),
     )
     assert [t.task for t in trajectories] == todo
     assert all(t.ending is Ending.SOLVED and t.reward == 1 for t in trajectories)
@@ -126,7 +130,10 @@ def test_deterministic_at_any_width() -> None:
     for width in (1, 1, 4):
         policy = Scripted(count)
         runs.append(
-            [comparable(t) for t in run_episodes(tasks(6), policy, Counter, act=ActConfig(width=width), seed=7)]
+            [
+                comparable(t)
+                for t in run_episodes(tasks(6), policy, lambda _: Counter(), act=ActConfig(width=width), seed=7)
+            ]
         )
         assert len(set(policy.seeds)) == len(policy.seeds)
     assert runs[0] == runs[1] == runs[2]
@@ -134,15 +141,15 @@ def test_deterministic_at_any_width() -> None:
 
 def test_sampling_depends_on_the_task_not_on_its_place() -> None:
     whole, rest, group = Scripted(count), Scripted(count), Scripted(count)
-    run_episodes(tasks(2), whole, Counter, act=ActConfig(width=1), seed=5)
-    run_episodes(tasks(2)[1:], rest, Counter, act=ActConfig(width=1), seed=5)
+    run_episodes(tasks(2), whole, lambda _: Counter(), act=ActConfig(width=1), seed=5)
+    run_episodes(tasks(2)[1:], rest, lambda _: Counter(), act=ActConfig(width=1), seed=5)
     assert whole.seeds[-len(rest.seeds) :] == rest.seeds
-    run_episodes(tasks(1) * 3, group, Counter, act=ActConfig(width=2), seed=5)
+    run_episodes(tasks(1) * 3, group, lambda _: Counter(), act=ActConfig(width=2), seed=5)
     assert len(set(group.seeds)) == len(group.seeds), "episodes of one task are sampled differently"
 
 
 def test_no_tasks() -> None:
-    assert run_episodes([], Scripted(count), Counter, act=ActConfig()) == []
+    assert run_episodes([], Scripted(count), lambda _: Counter(), act=ActConfig()) == []
 
 
 def test_failures_bring_notes_then_a_new_plan_then_the_end() -> None:
@@ -153,7 +160,7 @@ def test_failures_bring_notes_then_a_new_plan_then_the_end() -> None:
         return "subtract(1)"
 
     act = ActConfig(replan_after=2, stall_after=4)
-    (trajectory,) = run_episodes(tasks(1), Scripted(nonsense), Counter, act=act)
+    (trajectory,) = run_episodes(tasks(1), Scripted(nonsense), lambda _: Counter(), act=act)
     assert trajectory.ending is Ending.STALLED
     assert [step.diagnosis.cause for step in trajectory.steps] == [Cause.INVALID_ACTION] * 4
     assert "Note: write add(n) or say()" in seen[1]
@@ -167,8 +174,8 @@ def test_failures_bring_notes_then_a_new_plan_then_the_end() -> None:
 def test_endings() -> None:
     early = Scripted(lambda context: "say()")
     forever = Scripted(lambda context: "add(1)")
-    assert run_episodes(tasks(1), early, Counter, act=ActConfig())[0].ending is Ending.FAILED
-    limited = run_episodes(tasks(1), forever, Counter, act=ActConfig(max_steps=5))[0]
+    assert run_episodes(tasks(1), early, lambda _: Counter(), act=ActConfig())[0].ending is Ending.FAILED
+    limited = run_episodes(tasks(1), forever, lambda _: Counter(), act=ActConfig(max_steps=5))[0]
     assert limited.ending is Ending.STEP_LIMIT
     assert len(limited.steps) == 5
 
@@ -181,7 +188,7 @@ def test_policy_error_costs_one_episode() -> None:
                 for context, reply in zip(contexts, super().act(contexts), strict=True)
             ]
 
-    trajectories = run_episodes(tasks(4), Flaky(count), Counter, act=ActConfig(width=2))
+    trajectories = run_episodes(tasks(4), Flaky(count), lambda _: Counter(), act=ActConfig(width=2))
     assert [t.ending for t in trajectories] == [Ending.SOLVED, Ending.POLICY_ERROR, Ending.SOLVED, Ending.SOLVED]
     assert trajectories[1].error == "no answer"
 
@@ -189,7 +196,7 @@ def test_policy_error_costs_one_episode() -> None:
 @pytest.mark.parametrize(("family", "made"), [("crash", 1), ("lasting", 2), ("noreset", 2), ("hang", 2)])
 def test_environment_error_costs_one_episode(family: str, made: int) -> None:
     todo = [*tasks(1), *tasks(1, family), *tasks(2)]
-    trajectories = run_episodes(todo, Scripted(count), Counter, act=ActConfig(width=1, step_timeout=0.5))
+    trajectories = run_episodes(todo, Scripted(count), lambda _: Counter(), act=ActConfig(width=1, step_timeout=0.5))
     assert [t.ending for t in trajectories] == [Ending.SOLVED, Ending.ENVIRONMENT_ERROR, Ending.SOLVED, Ending.SOLVED]
     assert trajectories[1].error
     assert Counter.made == made
@@ -208,7 +215,11 @@ def test_budget_stops_after_delivering() -> None:
 
     with pytest.raises(BudgetSpent):
         run_episodes(
-            tasks(8), Scripted(limited), Counter, act=ActConfig(width=2), on_finished=lambda i, t: finished.append(i)
+            tasks(8),
+            Scripted(limited),
+            lambda _: Counter(),
+            act=ActConfig(width=2),
+            on_finished=lambda i, t: finished.append(i),
         )
     assert finished
     assert (Counter.made, Counter.closed) == (2, 2)
@@ -235,7 +246,7 @@ def test_memory_is_recalled_once_shown_recorded_and_enforced() -> None:
         return "say()" if len(context.messages) == 2 else count(replace(context, messages=context.messages[:-2]))
 
     memory = Memory()
-    (trajectory,) = run_episodes(tasks(1), Scripted(hasty), Counter, act=ActConfig(), memory=memory)
+    (trajectory,) = run_episodes(tasks(1), Scripted(hasty), lambda _: Counter(), act=ActConfig(), memory=memory)
     first = trajectory.steps[0]
     assert memory.asked == [trajectory.task.id]
     assert trajectory.memory
@@ -245,7 +256,7 @@ def test_memory_is_recalled_once_shown_recorded_and_enforced() -> None:
     assert first.after == "count 0"
     assert "Nothing is counted yet. Add." in trajectory.steps[1].notes[0]
     assert trajectory.ending is Ending.SOLVED
-    (without,) = run_episodes(tasks(1), Scripted(hasty), Counter, act=ActConfig())
+    (without,) = run_episodes(tasks(1), Scripted(hasty), lambda _: Counter(), act=ActConfig())
     assert without.ending is Ending.FAILED
     assert not without.memory
     assert not without.shown

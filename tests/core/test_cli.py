@@ -30,15 +30,15 @@ def workspace(tmp_path: Path) -> str:
     [
         (["run", "--set", "act.widht=4"], "act.widht"),
         (["memory", "query", "anything"], "no workspace"),
-        (["env", "show", "nowhere"], "known: miniwob, toy"),
+        (["env", "show", "nowhere"], "known: bfcl"),
         (["env", "show", "toy", "--family", "chess"], "no task family 'chess'"),
-        (["rollout", "--set", "environment.families=['chess']"], "has no chess"),
+        (["rollout", "--set", "environments.0.families=['chess']"], "no task family chess"),
         (["rollout", "--policy", "nobody"], "unknown policy 'nobody'"),
         (["rollout", "--policy", "expert/chess"], "chess"),
         (["rollout", "--policy", "student", "--set", "student.weights=/nowhere/at-all"], "/nowhere/at-all"),
         (["rollout", "-n", "3", "--set", "budget.calls=2"], "budget"),
-        (["rollout", "--set", "environment.name=miniwob", "--set", "teacher.model=expert/miniwob",
-          "--set", "environment.settings={executable='/nowhere/chromium'}"], "apt-get install -y chromium"),
+        (["rollout", "--set", "environments.0.name=miniwob", "--set", "teacher.model=expert/miniwob",
+          "--set", "environments.0.settings={executable='/nowhere/chromium'}"], "apt-get install -y chromium"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_and_exit_code_2(arguments: list[str], named: str, workspace: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from tutelage.calls import Call, CallError
 from tutelage.config import ActConfig, GateConfig
 from tutelage.environments.base import Environment, Outcome
+from tutelage.environments.suite import Part, Suite
 from tutelage.errors import BudgetSpent, EnvironmentBroken
 from tutelage.evaluate import compare_arms, evaluate_arm, gate, held_out_tasks, seen_pairs, unfinished
 from tutelage.record import Record
@@ -57,6 +58,10 @@ class Answers:
         return int(context.messages[-1].content.split("number ")[1]) % 2 == 0
 
 
+def suite(*families: str) -> Suite:
+    return Suite([Part(Parity, families or Parity.families())])
+
+
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
     return Record.open(tmp_path)
@@ -69,7 +74,7 @@ def measure(
         record,
         tasks,
         policy,
-        Parity,
+        lambda _: Parity(),
         act=ActConfig(width=3),
         key_prefix=prefix or f"eval/{policy.label}/off/validation",
         cycle=1,
@@ -80,20 +85,20 @@ def measure(
 
 
 def test_held_out_tasks_are_balanced_nested_and_disjoint() -> None:
-    tasks = held_out_tasks(Parity, (), Split.VALIDATION, 20, seed=4)
+    tasks = held_out_tasks(suite(), Split.VALIDATION, 20, seed=4)
     assert len({task.id for task in tasks}) == 20
     counts = [sum(task.family == family for task in tasks) for family in Parity.families()]
     assert max(counts) - min(counts) <= 1
-    assert tasks == held_out_tasks(Parity, (), Split.VALIDATION, 20, seed=4)
-    assert tasks[:8] == held_out_tasks(Parity, (), Split.VALIDATION, 8, seed=4)
+    assert tasks == held_out_tasks(suite(), Split.VALIDATION, 20, seed=4)
+    assert tasks[:8] == held_out_tasks(suite(), Split.VALIDATION, 8, seed=4)
     assert {task.seed for task in tasks}.isdisjoint(
-        task.seed for task in held_out_tasks(Parity, (), Split.TEST, 20, seed=4)
+        task.seed for task in held_out_tasks(suite(), Split.TEST, 20, seed=4)
     )
-    assert {task.family for task in held_out_tasks(Parity, ["plain"], Split.TEST, 5)} == {"plain"}
+    assert {task.family for task in held_out_tasks(suite("plain"), Split.TEST, 5)} == {"plain"}
 
 
 def test_a_stopped_evaluation_goes_on_without_doubling(record: Record) -> None:
-    tasks = held_out_tasks(Parity, ["plain", "wide"], Split.VALIDATION, 20)
+    tasks = held_out_tasks(suite("plain", "wide"), Split.VALIDATION, 20)
     with pytest.raises(BudgetSpent):
         measure(record, tasks, Answers("student@1", limit=7))
     kept = [item.id for item in record.trajectories()]
@@ -111,15 +116,15 @@ def test_a_stopped_evaluation_goes_on_without_doubling(record: Record) -> None:
 def test_pairs_seen_in_training_are_excluded_and_counted(record: Record) -> None:
     train = Parity.tasks(Split.TRAIN, ["plain"], count=4)
     measure(record, train, Answers("teacher"), prefix="collect")
-    tasks = held_out_tasks(Parity, ["plain", "wide"], Split.VALIDATION, 20)
+    tasks = held_out_tasks(suite("plain", "wide"), Split.VALIDATION, 20)
     arm = measure(record, tasks, Answers("student@1"), seen=seen_pairs(record))
     assert len(seen_pairs(record)) == 4
     assert (arm.excluded, arm.rate.episodes, len(arm.trajectories)) == (4, 16, 16)
-    assert (arm.by_family["plain"].episodes, arm.by_family["wide"].episodes) == (6, 10)
+    assert (arm.by_family["parity/plain"].episodes, arm.by_family["parity/wide"].episodes) == (6, 10)
 
 
 def test_arms_pair_by_task_and_leave_broken_episodes_out(record: Record) -> None:
-    tasks = held_out_tasks(Parity, (), Split.VALIDATION, 30)
+    tasks = held_out_tasks(suite(), Split.VALIDATION, 30)
     old = measure(record, tasks, Answers("student@0", right=False))
     new = measure(record, tasks[:24], Answers("student@1"))
     broken = [task for task in tasks[:24] if task.family == "odd" and task.seed % 5 == 0]

@@ -110,7 +110,7 @@ def fill(record: Record) -> None:
         record,
         CycleDoc(
             cycle=1,
-            environment="miniwob",
+            environments=("miniwob",),
             families=FAMILIES,
             teacher="expert/miniwob (scripted)",
             episodes={"demonstrations": 80},

@@ -12,7 +12,7 @@ SEEDS, DISTINCT = 200, 150
 
 
 def test_each_family_has_many_distinct_tasks(full_counts: bool) -> None:
-    config = load_config(DEMO).environment
+    config = load_config(DEMO).environments[0]
     assert len(config.families) >= 8
     count = SEEDS if full_counts else SEEDS // 10
     environment = environment_class(config.name)()

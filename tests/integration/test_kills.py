@@ -14,7 +14,7 @@ import pytest
 from tutelage.record import Record
 
 SETTINGS = {
-    "environment.name": "toy",
+    "environments.0.name": "toy",
     "teacher.model": "expert/toy",
     "student.weights": "tiny",
     "student.dtype": "float32",

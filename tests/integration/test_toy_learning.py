@@ -46,7 +46,7 @@ def measure(record: Record, config: Config, name: str) -> Arm:
         record,
         Toy.tasks(Split.VALIDATION, count=12),
         policy,
-        Toy,
+        lambda _: Toy(),
         act=config.act,
         key_prefix=f"eval/{name}/off/validation",
         cycle=1,

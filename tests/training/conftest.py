@@ -31,7 +31,7 @@ def stage_context(tmp_path: Path) -> Iterator[Callable[..., StageContext]]:
             number=1,
             tasks=Toy.tasks(Split.TRAIN, count=2),
             trajectories=[],
-            make_environment=Toy,
+            make_environment=lambda _: Toy(),
             memory=memory,
             seed=5,
         )

@@ -114,7 +114,7 @@ class Down(Toy):
 
 
 def test_an_alarm_stops_the_run_and_keeps_the_starting_weights(stage_context):
-    context = replace(stage_context(), make_environment=Down)
+    context = replace(stage_context(), make_environment=lambda _: Down())
     result = run_stage(STAGE, context)
     assert [values.get("alarm/all_episodes_broken") for _, values in result.metrics] == [1.0]
     assert result.digest == weights.digest(weights.load("tiny")[0])

@@ -59,7 +59,7 @@ def test_sequences_are_the_sampled_tokens_in_order(stage_context, tiny):
 
 def test_a_broken_episode_is_masked_and_moves_nobody(stage_context, tiny):
     model, tokenizer = tiny
-    context = replace(stage_context(), make_environment=Flaky)
+    context = replace(stage_context(), make_environment=lambda _: Flaky())
     press, form = (next(t for t in context.tasks if t.family == family) for family in ("press", "form"))
     episodes = Rollouts(STAGE, context, tokenizer)([press, form, form, form], model)
     assert [episode.broken for episode in episodes] == [False, True, True, True]
@@ -78,7 +78,7 @@ def test_success_is_reported_without_shaping(stage_context, tiny):
     episode, *rest = Rollouts(STAGE, context, tokenizer)(tasks_of_a_batch(context), model)
     slip = episode.trajectory.steps[0].model_copy(update={"diagnosis": Diagnosis(cause=Cause.UNKNOWN_TARGET)})
     won = episode.trajectory.model_copy(update={"steps": (slip,), "ending": Ending.SOLVED})
-    assert shaped_reward(won, 0.05) == pytest.approx(0.95)
+    assert shaped_reward(won, GrpoConfig(invalid_penalty=0.05)) == pytest.approx(0.95)
     values = figures([replace(episode, trajectory=won, reward=0.95), *rest], STAGE.group_size)
     assert values["success"] == 0.25
     assert values["reward"] == pytest.approx(values["success"] + values["shaping"])

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from tutelage.types import Message
 from tutelage.usage import Usage, UsageLog
 
 T = TypeVar("T")
+Asked = TypeVar("Asked")
 Schema = TypeVar("Schema", bound=BaseModel)
 
 PROVIDERS = {"expert": "tutelage.agents.provider:register"}
@@ -29,12 +31,30 @@ PROVIDERS = {"expert": "tutelage.agents.provider:register"}
 
 REPAIRS = 2
 """How often a structured answer that does not fit is sent back with the error."""
+NO_TOOLS = ' (the request offered tools; if this model or its server takes none, set teacher.tools = "text")'
 LONGEST_WAIT = 60.0
 """Seconds between two attempts at most, whatever the provider asks for."""
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 _SECRET = re.compile(r"(?i)\b(?:sk|pk|key|gsk|xai|hf)[-_][\w\-*.]{6,}|\bbearer\s+\S+|AIza[\w-]{20,}")
 _SECRET_NAME = re.compile(r"(?i)(key|token|secret|password)$")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call as it goes to the provider, in OpenAI's format."""
+
+    messages: Sequence[dict[str, Any]]
+    tools: Sequence[dict[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a provider answered."""
+
+    text: str
+    calls: tuple[tuple[str, str], ...] = ()
+    """Name and arguments (JSON text) of every tool call, as the provider gave them."""
 
 
 class LLM:
@@ -59,7 +79,7 @@ class LLM:
             model: LiteLLM model string; ``expert/NAME`` is the embedded scripted expert.
             role: what its usage is counted under, e.g. ``teacher``, ``judge``.
             usage: shared by all models that share a budget.
-            concurrency: calls under way at once in `complete_many`.
+            concurrency: calls under way at once in `answer_many`.
             retries: attempts after the first on rate limits, server errors, timeouts and lost connections.
             backoff: seconds before the first retry; doubles each time, with jitter.
             timeout: seconds per attempt.
@@ -86,6 +106,11 @@ class LLM:
         """What to call it wherever results are shown; the embedded expert says that it is scripted."""
         return f"{self.model} (scripted)" if self._embedded else self.model
 
+    @property
+    def embedded(self) -> bool:
+        """Whether it answers in this process, from plain text."""
+        return self._embedded
+
     def complete(self, messages: Sequence[Message]) -> str:
         """The model's answer to one conversation.
 
@@ -95,9 +120,9 @@ class LLM:
         """
         return self._saved(lambda: self._answer(messages))
 
-    def complete_many(self, conversations: Sequence[Sequence[Message]]) -> list[str | TutelageError]:
+    def answer_many(self, requests: Sequence[Request]) -> list[Answer | TutelageError]:
         """Answers in order; a call that failed, or that the budget forbade, is its error in the list."""
-        return self._saved(lambda: self._many(self._answer, conversations))
+        return self._saved(lambda: self._many(self._ask, requests))
 
     def structured(self, messages: Sequence[Message], schema: type[Schema]) -> Schema:
         """The answer as a validated `schema`; one that does not fit goes back with the error, at most twice.
@@ -120,19 +145,17 @@ class LLM:
         finally:
             self.usage.save(self.role)
 
-    def _many(
-        self, call: Callable[[Sequence[Message]], T], conversations: Sequence[Sequence[Message]]
-    ) -> list[T | TutelageError]:
-        def attempt(messages: Sequence[Message]) -> T | TutelageError:
+    def _many(self, call: Callable[[Asked], T], asked: Sequence[Asked]) -> list[T | TutelageError]:
+        def attempt(one: Asked) -> T | TutelageError:
             try:
-                return call(messages)
+                return call(one)
             except TutelageError as error:
                 return error
 
-        if len(conversations) < 2 or self.concurrency == 1 or self._embedded:  # embedded: no waiting to overlap
-            return [attempt(messages) for messages in conversations]
-        with ThreadPoolExecutor(min(self.concurrency, len(conversations))) as pool:
-            return list(pool.map(attempt, conversations))
+        if len(asked) < 2 or self.concurrency == 1 or self._embedded:  # embedded: no waiting to overlap
+            return [attempt(one) for one in asked]
+        with ThreadPoolExecutor(min(self.concurrency, len(asked))) as pool:
+            return list(pool.map(attempt, asked))
 
     def _fitting(self, messages: Sequence[Message], schema: type[Schema]) -> Schema:
         asked = _with_schema(messages, schema)
@@ -149,6 +172,9 @@ class LLM:
         raise PolicyFailed(f"{self.model}: no answer fits {schema.__name__} after {REPAIRS} repairs: {problem}")
 
     def _answer(self, messages: Sequence[Message]) -> str:
+        return self._ask(Request([message.model_dump() for message in messages])).text
+
+    def _ask(self, request: Request) -> Answer:
         from openai import OpenAIError
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
@@ -160,22 +186,32 @@ class LLM:
             reraise=True,
         )
         try:
-            return retrying(self._attempt, messages)
+            return retrying(self._attempt, request)
         except OpenAIError as error:  # the root of all of LiteLLM's provider errors
-            raise self._failure(error) from None
+            raise self._failure(error, request) from None
 
-    def _attempt(self, messages: Sequence[Message]) -> str:
+    def _attempt(self, request: Request) -> Answer:
         self.usage.reserve(self.role, self.budget)
         response = self._litellm.completion(
             model=self.model,
-            messages=[message.model_dump() for message in messages],
+            messages=list(request.messages),
             max_retries=0,  # of the provider's own client; retries are counted and paced here
             **self._options,
+            **self._with_tools(request),
         )
         self.usage.add(self.role, self._cost(response))
         if not response.choices:
             raise PolicyFailed(f"{self.model}: the provider's answer holds no message")
-        return response.choices[0].message.content or ""
+        message = response.choices[0].message
+        return Answer(message.content or "", _calls(message) if request.tools else ())
+
+    def _with_tools(self, request: Request) -> dict[str, Any]:
+        """The tools, and that one call at a time is wanted, where the provider lets us say so."""
+        if not request.tools:
+            return {}
+        accepted = self._litellm.get_supported_openai_params(model=self.model) or ()
+        one = {"parallel_tool_calls": False} if "parallel_tool_calls" in accepted else {}
+        return {"tools": list(request.tools), **one}
 
     def _cost(self, response: Any) -> Usage:
         used = getattr(response, "usage", None)
@@ -204,12 +240,22 @@ class LLM:
             | kinds.APIConnectionError,
         )
 
-    def _failure(self, error: Exception) -> Exception:
+    def _failure(self, error: Exception, request: Request) -> Exception:
         """What to raise: an embedded provider's own error if it is a bug, else one clear line."""
         original = error.__context__ if self._embedded else None
         if isinstance(original, Exception) and not isinstance(original, TutelageError):
             return original
-        return PolicyFailed(f"{self.model}: {_clean(str(original or error))}")
+        line = _clean(str(original or error))
+        hint = NO_TOOLS if request.tools and self._may_be_about_tools(error) else ""
+        return PolicyFailed(f"{self.model}: {line}{hint}")
+
+    def _may_be_about_tools(self, error: Exception) -> bool:
+        """Servers refuse tools with all kinds of codes and texts."""
+        kinds = self._litellm.exceptions
+        if isinstance(error, kinds.ContextWindowExceededError | kinds.ContentPolicyViolationError):
+            return False
+        bad = isinstance(error, kinds.BadRequestError | kinds.UnprocessableEntityError)
+        return bad or "tool" in str(error).lower()
 
 
 @cache
@@ -221,6 +267,15 @@ def _litellm() -> ModuleType:
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     return litellm
+
+
+def _calls(message: Any) -> tuple[tuple[str, str], ...]:
+    """Names and arguments of a message's tool calls; some servers give the arguments as an object."""
+    found = []
+    for call in getattr(message, "tool_calls", None) or ():
+        name, arguments = call.function.name or "", call.function.arguments or ""
+        found.append((name, arguments if isinstance(arguments, str) else json.dumps(arguments)))
+    return tuple(found)
 
 
 def _with_schema(messages: Sequence[Message], schema: type[BaseModel]) -> list[Message]:

@@ -1,6 +1,15 @@
 """Options and fixtures of the whole suite."""
 
+import json
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
+from typing import Any
+
 import pytest
+
+Fault = tuple[int, str, dict[str, str]]
+"""Status, body and headers of an answer that is given once."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,3 +27,65 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def full_counts(request: pytest.FixtureRequest) -> bool:
     """Whether slow suites run everything they have."""
     return bool(request.config.getoption("--full-counts"))
+
+
+class Server:
+    """Speaks OpenAI's format: answers with `answer(text of the last message)`, a text or a whole message, after
+    the scripted faults are used up."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+        self.answer: Callable[[str], str | dict[str, Any]] = lambda text: f"you said {text}"
+        self.requests: list[dict[str, Any]] = []
+        self._lock = Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                status, body, headers = outer.respond(request)
+                self.send_response(status)
+                for name, value in {"content-type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(body.encode())))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Quiet."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def respond(self, request: dict[str, Any]) -> Fault:
+        with self._lock:
+            self.requests.append(request)
+            if self.faults:
+                return self.faults.pop(0)
+        answer = self.answer(request["messages"][-1]["content"])
+        message = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
+        body = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": request["model"],
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+        }
+        return 200, json.dumps(body), {}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A local provider that models called ``openai/…`` are asked at."""
+    server = Server()
+    monkeypatch.setenv("OPENAI_API_BASE", server.url)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecretindeed1234")
+    yield server
+    server.http.shutdown()
+    server.http.server_close()

@@ -130,12 +130,12 @@ def test_python_prints_fails_and_forgets(environment: Research) -> None:
     assert "left out" in long
 
 
-def test_python_sees_neither_the_network_nor_the_environment_nor_the_answers(environment: Research) -> None:
+def test_python_runs_where_neither_the_answers_nor_this_folder_can_be_read(environment: Research) -> None:
+    """A policy that imports or reads the questions would be solving something else."""
     _begin(environment)
-    *_, diagnosis = _step(environment, "python", "import socket; socket.create_connection(('127.0.0.1', 9), 1)")
-    assert diagnosis.cause is Cause.ACTION_FAILED
-    *_, diagnosis = _step(environment, "python", "import tutelage.environments.research; print('here')")
-    assert diagnosis.cause is Cause.ACTION_FAILED
+    for code in ("import tutelage", f"open({__file__!r})", "open('/proc/self/environ')"):
+        *_, diagnosis = _step(environment, "python", f"{code}\nprint('here')")
+        assert diagnosis.cause is Cause.ACTION_FAILED, code
 
 
 def test_right_and_wrong_answers_end_the_episode(environment: Research) -> None:

@@ -1,12 +1,15 @@
 """A policy that errs on purpose, so that there are real failures to learn from."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
+from typing import TypeVar
 
 from tutelage.agents.experts.page import Element, parse
 from tutelage.agents.seeds import stable_seed
+from tutelage.agents.tool_mistakes import SLIPS as TOOL_SLIPS
+from tutelage.agents.tool_mistakes import ToolSituation
 from tutelage.calls import Call, CallError, parse_call
 from tutelage.conversation import join_reply, read_turn, split_reply
 from tutelage.types import Context, Policy, Reply
@@ -16,6 +19,7 @@ LIMIT = 2
 
 _FINISHING = re.compile(r"(?i)\b(submit|ok|done|log ?in|search|send|book|go|next|finish|confirm|save)\b")
 
+Seen = TypeVar("Seen")
 Slip = Callable[[Call, "Situation", Random], Call | None]
 
 
@@ -61,7 +65,7 @@ class Mistaken:
             call = parse_call(action)
         except CallError:
             return reply
-        wrong = slip(call, situation, random)
+        wrong = _slip_of(call, context, situation, random)
         if wrong is None:
             return reply
         erred.add(situation.turn)
@@ -83,9 +87,22 @@ class Situation:
         return next((element for element in self.elements if element.ref == ref), None)
 
 
-def slip(call: Call, situation: Situation, random: Random) -> Call | None:
-    """Another call than `call`, wrong in one of the ways people and models err; None if none applies."""
-    order = sorted(SLIPS, key=lambda kind: random.random() ** (1 / SLIPS[kind]), reverse=True)
+def _slip_of(call: Call, context: Context, situation: Situation, random: Random) -> Call | None:
+    """A slip of the kind that suits the call: one to a tool, or an action on a page."""
+    if context.tools or (call.args and isinstance(call.args[0], dict)):
+        return slip(call, ToolSituation(context), random, TOOL_SLIPS)
+    return slip(call, situation, random, SLIPS)
+
+
+def slip(
+    call: Call, situation: Seen, random: Random, kinds: Mapping[Callable[[Call, Seen, Random], Call | None], int]
+) -> Call | None:
+    """Another call than `call`, wrong in one of the ways people and models err; None if none applies.
+
+    Args:
+        kinds: those ways with their weights.
+    """
+    order = sorted(kinds, key=lambda kind: random.random() ** (1 / kinds[kind]), reverse=True)
     wrong = (kind(call, situation, random) for kind in order)
     return next((found for found in wrong if found is not None and found != call), None)
 
@@ -143,4 +160,4 @@ def _may_do_as_well(call: Call, element: Element, situation: Situation) -> bool:
 
 
 SLIPS: dict[Slip, int] = {wrong_target: 4, premature_end: 4, altered_text: 4, repetition: 2, dropped_argument: 1}
-"""Ways to err with their weights; those that the grammar catches teach least."""
+"""Ways to err on pages with their weights; those that the grammar catches teach least."""

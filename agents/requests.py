@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 from tutelage.agents.prompts import prompt
 from tutelage.conversation import transcript
+from tutelage.tools import signature
 from tutelage.types import Experience, Message, Trajectory, Verdict
 
 SUCCESS, FAILURE = "success", "failure"
 ENDED = "ended"
 """The result of the step that ended the episode."""
 
-_DELIMITER = re.compile(r"</?(?:transcript|meanings|existing)>")
+_DELIMITER = re.compile(r"</?(?:tools|transcript|meanings|existing)>")
+_STRUCTURE = re.compile(r"\\*(?:Step \d+$|(?:Goal|Observation|Final observation|Thought|Action|Result):)")
+"""How the transcript's own lines begin; results of tools are free text and may look like them."""
 _MEANING = re.compile(r"(\d+): (.*)")
 
 
@@ -38,12 +41,15 @@ class Request:
     turns: tuple[Turn, ...]
     successful: bool
     cited: tuple[int, ...]
+    tools: tuple[str, ...] = ()
+    """Names of the tools, if it was an episode of tools."""
 
 
 def judge_request(trajectory: Trajectory) -> list[Message]:
     body = [
         f"Environment: {trajectory.task.environment}",
-        _fence("transcript", transcript(trajectory.goal, trajectory.steps)),
+        *_tools(trajectory),
+        _fence("transcript", _transcript(trajectory)),
     ]
     return [Message(role="system", content=prompt("judge")), Message(role="user", content="\n".join(body))]
 
@@ -52,7 +58,8 @@ def distiller_request(trajectory: Trajectory, verdict: Verdict, existing: Sequen
     meanings = [f"{index}: {step.meaning}" for index, step in enumerate(trajectory.steps)]
     body = [
         f"Environment: {trajectory.task.environment}",
-        _fence("transcript", transcript(trajectory.goal, trajectory.steps)),
+        *_tools(trajectory),
+        _fence("transcript", _transcript(trajectory)),
         _fence("meanings", "\n".join(meanings)),
         f"Outcome: {SUCCESS if trajectory.success else FAILURE}",
         f"Reason: {' '.join(verdict.reason.split())}",
@@ -79,7 +86,29 @@ def read_request(text: str) -> Request:
         turns=turns,
         successful=f"\nOutcome: {SUCCESS}\n" in outside,
         cited=tuple(int(step) for step in (cited[1].split() if cited else ())),
+        tools=tuple(line.partition("(")[0] for line in _fenced("tools", text).split("\n") if "(" in line),
     )
+
+
+def _tools(trajectory: Trajectory) -> list[str]:
+    return [_fence("tools", "\n".join(map(signature, trajectory.tools)))] if trajectory.tools else []
+
+
+def _transcript(trajectory: Trajectory) -> str:
+    """The transcript, in which no line of a goal or of an observation can pass for a line of its own."""
+    steps = [
+        step.model_copy(update={"observation": _escaped(step.observation), "after": _escaped(step.after)})
+        for step in trajectory.steps
+    ]
+    return transcript(_escaped(trajectory.goal), steps)
+
+
+def _escaped(text: str) -> str:
+    return "\n".join(f"\\{line}" if _STRUCTURE.match(line) else line for line in text.split("\n"))
+
+
+def _unescaped(lines: list[str]) -> str:
+    return "\n".join(line[1:] if line.startswith("\\") and _STRUCTURE.match(line) else line for line in lines)
 
 
 def _read_transcript(text: str, meanings: dict[int, str]) -> tuple[str, tuple[Turn, ...]]:
@@ -92,13 +121,13 @@ def _read_transcript(text: str, meanings: dict[int, str]) -> tuple[str, tuple[Tu
         result = next((line for line in rest if line.startswith("Result: ")), "Result: ")
         turns.append(
             Turn(
-                observation="\n".join(block[2:told]),
+                observation=_unescaped(block[2:told]),
                 action=rest[0].removeprefix("Action: ") if rest else "",
                 result=result.removeprefix("Result: "),
                 meaning=meanings.get(index, ""),
             )
         )
-    return "\n".join(head).removeprefix("Goal: "), tuple(turns)
+    return _unescaped("\n".join(head).removeprefix("Goal: ").split("\n")), tuple(turns)
 
 
 def _blocks(text: str) -> list[list[str]]:

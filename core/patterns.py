@@ -9,6 +9,7 @@ the cost is bounded by the limits below whatever they say.
 
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -16,24 +17,30 @@ MAX_PATTERN = 400
 MAX_WILDCARDS = 16
 MAX_TEXT = 1000
 """Characters; a longer text matches nothing."""
+MAX_SLOTS = 8
+"""Slots that `slotted` makes at most; ``*`` stands for the rest."""
 
 GOAL, OTHER, ANY = "{goal}", "{other}", "*"
 
 _TOKEN = re.compile(r"\{goal\}|\{other\}|\*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_SLOTS = re.compile(
-    r""""(?P<text>[^"]+)"
-    |(?:(?<=\bSelect\ )|(?<=\btick\ ))(?:words\ similar\ to\ )?
+_TEXT = r'"(?P<text>[^"]+)"'
+_PHRASES = r"""(?:(?<=\bSelect\ )|(?<=\btick\ ))(?:words\ similar\ to\ )?
         (?P<list>\S.*?)(?=\ and\ (?:click|press|hit)\b|\ (?:from|in|as|then)\ |\.?$)
     |(?:(?<=\bwrite\ )|(?<=\bas\ name\ and\ ))(?P<text2>\S.*?)(?=\ (?:as|then)\ )
-    |(?<=\Apress\ )(?P<text3>.+)\Z
-    |(?P<date>\b\d{1,4}[/-]\d{1,2}[/-]\d{1,4}\b)
+    |(?<=\Apress\ )(?P<text3>.+)\Z"""
+"""Texts that only the wording around them shows to be values."""
+_LITERALS = r"""(?P<date>\b\d{1,4}[/-]\d{1,2}[/-]\d{1,4}\b)
     |(?P<time>\b\d{1,2}:\d{2}(?:\s?[AP]M)?\b)
+    |(?<![\w@./'-])(?!and/or\b)(?P<file>/?(?:[\w-][\w.-]*/)+(?:[\w-]+(?:\.[\w-]+)*)?
+        |[\w-]+(?:\.[\w-]+)*\.[A-Za-z][A-Za-z0-9]{0,4}(?![\w@]))
     |(?P<number>(?<!\w)[-$]?\d+(?:[.,]\d+)*(?:st|nd|rd|th)?(?!\w))
     |(?P<name>(?<!\w)@\w+|(?<=[a-z,:]\ )(?!(?:Submit|Search|Login|Cancel|OK|Close|Tab|Enter|Next|Book|Order)\b)
-        [A-Z][\w'-]*(?:\ [A-Z][\w'-]*)*)""",
-    re.VERBOSE,
-)
+        [A-Z][\w'-]*(?:\ [A-Z][\w'-]*)*)
+    |(?<![\w'])'(?P<text4>[^']{2,})'(?!\w)
+    |(?P<name2>(?<!\w)[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+(?!\w))"""
+_SLOTS = re.compile(f"{_TEXT}|{_PHRASES}|{_LITERALS}", re.VERBOSE)
+_VALUES = re.compile(f"{_TEXT}|{_LITERALS}", re.VERBOSE)
 _CONTROLS = frozenset(
     [
         "submit",
@@ -125,8 +132,30 @@ def generalise(text: str, goal: str) -> str:
     return _QUOTED.sub(slot, text)
 
 
+def slotted(text: str, goal: str, *, among: Sequence[str] | None = None) -> str:
+    """A pattern for `text` with ``{goal}`` and ``{other}`` in the place of its literals; empty if there is none.
+
+    Literals are the values that `goal` names, and what looks like one: quoted texts, file names, numbers, names.
+
+    Args:
+        among: texts; a literal that occurs neither in one of them nor in the goal stays as it is. None: none stays.
+    """
+    pattern, at = "", 0
+    for count, (start, end) in enumerate(_literal_spans(text, goal)):
+        value = text[start:end]
+        wanted = occurs(value, goal)
+        if not wanted and among is not None and not any(occurs(value, other) for other in among):
+            continue
+        if count == MAX_SLOTS:
+            return _fitting(pattern + text[at:start] + ANY, text, goal)
+        pattern += text[at:start] + (GOAL if wanted else OTHER)
+        at = end
+    return _fitting(pattern + text[at:], text, goal)
+
+
 def goal_template(goal: str) -> str:
-    """`goal` with ``{text}``, ``{list}``, ``{date}``, ``{time}``, ``{number}`` and ``{name}`` instead of literals."""
+    """`goal` with ``{text}``, ``{list}``, ``{file}``, ``{date}``, ``{time}``, ``{number}`` and ``{name}`` instead of
+    literals."""
     return _SLOTS.sub(lambda match: _fill(match, "{" + _slot(match) + "}"), goal)
 
 
@@ -135,8 +164,38 @@ def goal_values(goal: str) -> tuple[tuple[str, str], ...]:
     return tuple((_slot(match), match[str(match.lastgroup)]) for match in _SLOTS.finditer(goal))
 
 
+def _literal_spans(text: str, goal: str) -> list[tuple[int, int]]:
+    """Where the literals of `text` stand, in order and apart from each other; the goal's values go first."""
+    named = sorted({value for _, value in goal_values(goal) if value.strip()}, key=len, reverse=True)
+    spans: list[tuple[int, int]] = []
+    if named:
+        whole = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, named)) + r")(?!\w)")
+        spans = [match.span() for match in whole.finditer(text)]
+    for match in _VALUES.finditer(text):
+        start, end = match.span(str(match.lastgroup))
+        if match.lastgroup == "text" and _is_key(text, start - 1, end + 1):
+            continue
+        inside = [span for span in spans if span[0] < end and start < span[1]]
+        if not inside:
+            spans += [(start, end)] if text[start:end].strip() else []
+        elif "/" in text[start:end]:  # a path that begins or ends with what the goal names
+            parts = (part.span() for part in re.finditer(r"[^/]+", text[start:end]))
+            places = [(start + left, start + right) for left, right in parts]
+            spans += [(left, right) for left, right in places if all(right <= a or b <= left for a, b in inside)]
+    return sorted(spans)
+
+
+def _is_key(text: str, start: int, end: int) -> bool:
+    """Whether the quoted text from `start` to `end` is a key of a JSON object."""
+    return text[:start].rstrip().endswith(("{", ",")) and text[end:].lstrip().startswith(":")
+
+
+def _fitting(pattern: str, text: str, goal: str) -> str:
+    return pattern if matches(pattern, text, goal) else ""
+
+
 def _slot(match: re.Match[str]) -> str:
-    return str(match.lastgroup).rstrip("23")
+    return str(match.lastgroup).rstrip("234")
 
 
 def _fill(match: re.Match[str], filler: str) -> str:

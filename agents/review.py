@@ -1,0 +1,52 @@
+"""An episode looked at again, step by step, with what the scripted expert says about it."""
+
+from collections.abc import Iterable
+
+from tutelage.agents.experts import View, advise
+from tutelage.agents.requests import Request
+from tutelage.calls import Call, CallError, parse_call
+
+
+def mistakes(request: Request) -> list[int]:
+    """Steps that the expert would not have taken.
+
+    Raises:
+        NoExpert: it does not know the goal.
+        UnknownName: there is none for this environment.
+    """
+    return [
+        index
+        for index, turn in enumerate(request.turns)
+        if not _among(turn.action, advise(request.environment, view(request, index)).actions)
+    ]
+
+
+def _among(action: str, good: Iterable[str]) -> bool:
+    try:
+        call = _plain(parse_call(action))
+    except CallError:
+        return False
+    return any(_plain(parse_call(other)) == call for other in good)
+
+
+def _plain(call: Call) -> Call:
+    """``done({})`` is ``done()``."""
+    return Call(call.name, ()) if call.args == ({},) else call
+
+
+def view(request: Request, index: int) -> View:
+    """What was to be seen before step `index`."""
+    turns = request.turns
+    return View(
+        goal=request.goal,
+        observations=tuple(turn.observation for turn in turns[: index + 1]),
+        actions=tuple(turn.action for turn in turns[:index]),
+    )
+
+
+def distinct(lines: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(lines))
+
+
+def count_of(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number > 1 else "")

@@ -88,7 +88,7 @@ def collect(workspace: Workspace, cycle: int, report: Reporter) -> None:
         block = task_block(workspace, Split.TRAIN, cycle, start, count)
         tasks = [task for task in block if task.environment in names]
         start += count
-        if not all(workspace.record.has_key(f"{cycle}/{arm}/{task.id}") for task in tasks):
+        if tasks and not all(workspace.record.has_key(f"{cycle}/{arm}/{task.id}") for task in tasks):
             run_and_record(workspace, tasks, policy(), arm=arm, cycle=cycle, report=report)
 
 

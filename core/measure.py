@@ -235,7 +235,7 @@ def replay_gold(workspace: Workspace, suite: Suite, report: Reporter) -> Arm:
         tasks,
         oracle,
         suite.make_for_evaluation,
-        act=workspace.config.act.model_copy(update={"max_steps": LONGEST_GOLD}),
+        act=workspace.config.act.model_copy(update={"max_steps": LONGEST_GOLD, "stall_after": LONGEST_GOLD}),
         on_finished=finished,
     )
     return measured(found, student_label=oracle.label, memory=False, split=None)

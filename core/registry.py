@@ -1,6 +1,7 @@
 """Names to things: a short name, an entry point, or any dotted path ``package.module:Name``."""
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -35,5 +36,10 @@ def resolve(name: str, builtin: Mapping[str, str], *, what: str, group: str | No
 
 def names(builtin: Mapping[str, str], group: str | None = None) -> dict[str, str]:
     """Short name → dotted path; a built-in name cannot be taken over by an entry point."""
-    points = entry_points(group=group) if group else ()
-    return {point.name: point.value for point in points} | dict(builtin)
+    return (_installed(group) if group else {}) | dict(builtin)
+
+
+@cache
+def _installed(group: str) -> dict[str, str]:
+    """The entry points of a group; looking them up reads the metadata of every installed package."""
+    return {point.name: point.value for point in entry_points(group=group)}

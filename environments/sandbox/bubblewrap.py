@@ -2,36 +2,29 @@
 
 Inside there is no network, no /proc, no terminal and no other process; /usr is there to be read, as far as Python needs
 it, and /tmp is a fresh folder for each run. The server keeps one capability in its own user namespace, to mount
-that folder; the snippet's process gives it up, and gets its limits and the system call filter, before it reads the code.
+that folder; the snippet's process gives it up, and gets its limits and the system call filter, before it reads its
+code.
 """
 
 import contextlib
 import json
 import os
-import secrets
 import select
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import IO
 
-from tutelage.environments.sandbox import seccomp, watch
+from tutelage.environments.sandbox import seccomp, system, watch
 from tutelage.environments.sandbox.base import LONGEST_CODE, Limits, Ran, Sandbox
-from tutelage.errors import MissingPart
+from tutelage.errors import EnvironmentBroken, MissingPart
 
-UNUSED_UIDS = range(1_900_000_000, 2_000_000_000)
-"""User ids that no system gives to anyone; each sandbox takes one of its own."""
-NOBODY = 65534
 STARTS_WITHIN, STOPS_WITHIN = 20.0, 5.0
 """Seconds for the server to come up, and to clear up after a run."""
-SYSTEM = ("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/share/zoneinfo", "/etc/ld.so.cache")
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
 class Bubblewrap(Sandbox):
@@ -43,8 +36,8 @@ class Bubblewrap(Sandbox):
         path = shutil.which("bwrap")
         if path is None:
             raise MissingPart("bubblewrap is not installed: sudo apt-get install -y bubblewrap")
-        self.limits, self.path, self.python = limits, path, python or _python()
-        self.user = _user()
+        self.limits, self.path, self.python = limits, path, python or system.python()
+        self.user = system.unused_user()
         self.level = "bubblewrap, unprivileged uid, seccomp"
         self._lock = threading.Lock()
         self._server = _Server(self._command(), self.user)
@@ -52,7 +45,7 @@ class Bubblewrap(Sandbox):
     def run(self, code: str) -> Ran:
         text = code.encode("utf-8", "surrogatepass")
         if len(text) > LONGEST_CODE:
-            return Ran("", f"the code is longer than {LONGEST_CODE} bytes")
+            return Ran("", watch.TOO_LONG)
         with self._lock:
             if self._server.dead():
                 self._replace()
@@ -67,20 +60,18 @@ class Bubblewrap(Sandbox):
                 streams.close()
 
     def _run(self, text: bytes, streams: watch.Streams, begun: float) -> Ran:
-        source = os.memfd_create("code", os.MFD_CLOEXEC)
-        try:
-            with open(source, "wb", closefd=False) as file:
-                file.write(text)
-            os.lseek(source, 0, os.SEEK_SET)
-            self._server.begin([source, streams.write_out, streams.write_err])
-        finally:
-            os.close(source)
+        with watch.code_file(text) as source:
+            self._server.begin([source.fileno(), streams.write_out, streams.write_err])
         streams.handed_over()
-        stopped = watch.follow(streams, self._server.socket.fileno(), self._server.memory)
+        stopped = watch.follow(streams, self._server.socket.fileno(), self._too_much)
         if stopped:
             self._server.stop()
         status = self._server.status()
         return watch.ran(streams, stopped, status, time.monotonic() - begun)
+
+    def _too_much(self) -> str:
+        used = watch.memory_below(self._server.process.pid) if self._server.process else 0
+        return watch.out_of_memory(self.limits) if used > self.limits.memory else ""
 
     def close(self) -> None:
         with self._lock:
@@ -88,12 +79,14 @@ class Bubblewrap(Sandbox):
 
     def _replace(self) -> None:
         self._server.close()
-        self._server = _Server(self._command(), self.user)
+        try:
+            self._server = _Server(self._command(), self.user)
+        except MissingPart as error:
+            raise EnvironmentBroken(f"the sandbox cannot be started again: {error}") from error
 
     def _command(self) -> list[str]:
         given = {"mode": "serve", "limits": asdict(self.limits), "program": seccomp.program().hex()}
-        inside = Path(__file__).with_name("inside.py").read_text(encoding="utf-8")
-        return [self.path, *_walls(self.python), self.python, "-I", "-S", "-c", inside, json.dumps(given)]
+        return [self.path, *_walls(self.python), self.python, "-I", "-S", "-c", system.inside(), json.dumps(given)]
 
 
 class _Server:
@@ -159,16 +152,18 @@ class _Server:
             raise OSError("its server ended") from None
 
     def _receive(self, seconds: float) -> bytes:
-        if not select.select([self.socket], [], [], seconds)[0]:
+        if not self._readable(seconds):
             raise OSError(f"its server was silent for {seconds:g} s")
         return self.socket.recv(64)
 
+    def _readable(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
+
     def dead(self) -> bool:
         """Whether it has ended; between runs it has nothing to say, so anything to read means its end."""
-        return bool(select.select([self.socket], [], [], 0)[0])
-
-    def memory(self) -> int:
-        return watch.memory_below(self.process.pid) if self.process else 0
+        return self.socket.fileno() < 0 or self._readable(0)
 
     def close(self) -> None:
         self.socket.close()
@@ -185,8 +180,7 @@ def _walls(python: str) -> list[str]:
     options += ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"]  # within its own user namespace, for the server
     for name, value in (("PATH", "/usr/bin"), ("HOME", "/tmp"), ("LANG", "C.UTF-8")):
         options += ["--setenv", name, value]
-    prefix = str(Path(python).parent.parent)
-    for path in (*SYSTEM, prefix) if prefix != "/usr" else SYSTEM:
+    for path in system.readable(python):
         options += ["--ro-bind-try", path, path]
     for path in ("/bin", "/lib", "/lib32", "/lib64"):
         if os.path.islink(path):
@@ -194,26 +188,6 @@ def _walls(python: str) -> list[str]:
         else:
             options += ["--ro-bind-try", path, path]
     options += ["--dir", "/dev"]
-    for device in DEVICES:
+    for device in system.DEVICES:
         options += ["--dev-bind", device, device]
     return [*options, "--dir", "/tmp", "--remount-ro", "/", "--"]
-
-
-def _user() -> int | None:
-    """Whom to run as: nobody in particular when started as root, else who we are."""
-    if os.geteuid() != 0:
-        return None
-    own = UNUSED_UIDS[secrets.randbelow(len(UNUSED_UIDS))]
-    for line in Path("/proc/self/uid_map").read_text().splitlines():
-        first, _, count = map(int, line.split())
-        if first <= own < first + count:
-            return own
-    return NOBODY
-
-
-def _python() -> str:
-    """An interpreter that anyone may run: the system's, or else the one that runs here."""
-    for path in ("/usr/bin/python3", "/usr/local/bin/python3", os.path.join(sys.base_prefix, "bin", "python3")):
-        if os.access(path, os.X_OK):
-            return os.path.realpath(path)
-    raise MissingPart("no Python that can be used inside a sandbox: sudo apt-get install -y python3")

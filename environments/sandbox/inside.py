@@ -7,7 +7,10 @@ through descriptors that belong to the forked process.
 """
 
 import builtins
+import contextlib
 import ctypes
+import gc
+import importlib
 import json
 import os
 import resource
@@ -22,6 +25,8 @@ PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 4, 2
 CAPABILITY_VERSION = 0x20080522
 FAILED_TO_LOCK_UP = 113
 """Exit status when the process could not be locked up; it has then run nothing."""
+WARM = ("collections", "datetime", "functools", "itertools", "math", "random", "re", "statistics")
+"""Modules that a snippet finds loaded."""
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -40,7 +45,7 @@ def check(result):
 
 def fresh_folder(limits):
     """Cover /tmp with an empty file system of its own, limited in bytes and in files."""
-    options = "mode=0700,size={},nr_inodes={}".format(limits["disk"], limits["files"] + 1)
+    options = f"mode=0700,size={limits['disk']},nr_inodes={limits['files'] + 1}"
     check(libc.mount(b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options.encode()))
 
 
@@ -92,15 +97,18 @@ def snippet():
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    sys.stdin = open(0, closefd=False)
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = text_to(1)
+    sys.stderr = sys.__stderr__ = text_to(2)
     builtins.exit = builtins.quit = sys.exit
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     sys.argv = ["code"]
     os._exit(execute(b"".join(parts), module.__dict__))
+
+
+def text_to(number):
+    return open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def execute(source, namespace):
@@ -141,19 +149,18 @@ def describe(error):
     """The error as Python's last line of a traceback, with the line of the code it came from."""
     name = type(error).__name__
     if isinstance(error, SyntaxError) and error.filename == "<code>":
-        return "{}: {} (line {})".format(name, error.msg, error.lineno)
+        return f"{name}: {error.msg} (line {error.lineno})"
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == "<code>":
             line = trace.tb_lineno
         trace = trace.tb_next
-    text = "{}: {}".format(name, error) if str(error) else name
-    return "{} (line {})".format(text, line) if line else text
+    text = f"{name}: {error}" if str(error) else name
+    return f"{text} (line {line})" if line else text
 
 
 def start(descriptors, limits, program):
     """In the forked process: keep three descriptors, give up every right, then run the code."""
-    os.setsid()
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     os.closerange(3, 1024)
@@ -189,10 +196,8 @@ def one_run(control, descriptors, limits, program):
 
 def clear(process):
     """Kill whatever runs in here beside the server, and return the status of `process`."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(-1, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     status = 0
     while True:
         try:
@@ -213,9 +218,8 @@ def serve(limits, program):
     for number in (0, 1, 2):
         os.dup2(nothing, number)
     os.close(nothing)
-    import collections, datetime, functools, itertools, math, random, re, statistics  # noqa: E401, F401  warm for all
-    import gc
-
+    for module in WARM:
+        importlib.import_module(module)
     gc.collect()
     gc.freeze()
     control.send(b"ready")
@@ -227,8 +231,15 @@ def serve(limits, program):
             control.send(str(one_run(control, descriptors, limits, program)).encode())
 
 
-def alone(limits, program):
-    """Run one snippet in this very process."""
+def alone(limits, program, user=None):
+    """Run one snippet in this very process, as `user` if that is given."""
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    os.umask(0o077)
     limit(limits)
     if program:
         filter_calls(program)
@@ -237,4 +248,5 @@ def alone(limits, program):
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    {"serve": serve, "alone": alone}[given["mode"]](given["limits"], bytes.fromhex(given["program"]))
+    wanted = {"serve": serve, "alone": alone}[given.pop("mode")]
+    wanted(given.pop("limits"), bytes.fromhex(given.pop("program")), **given)

@@ -7,17 +7,27 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
-from tutelage.environments.sandbox.base import MEBIBYTE, Limits, Ran
+from tutelage.environments.sandbox.base import LONGEST_CODE, MEBIBYTE, Limits, Ran
 from tutelage.environments.sandbox.inside import FAILED_TO_LOCK_UP
 
 TICK = 0.02
-"""Seconds between two looks at the memory."""
+"""Seconds between two looks at what is used."""
 FLOOD = 100
 """Times the kept output after which a snippet is stopped."""
 ERRORS_KEPT = 4096
 """Bytes of standard error that are kept, the last ones."""
+TOO_LONG = f"the code is longer than {LONGEST_CODE} bytes"
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def code_file(text: bytes) -> BinaryIO:
+    """The code as a file without a name, to be read from its start."""
+    file = os.fdopen(os.memfd_create("code", os.MFD_CLOEXEC), "w+b")
+    file.write(text)
+    file.seek(0)
+    return file
 
 
 class Streams:
@@ -75,8 +85,11 @@ class Streams:
         os.close(self.err)
 
 
-def follow(streams: Streams, ended: int, memory: Callable[[], int]) -> str:
-    """Read until descriptor `ended` has something to say; return why the run must be stopped, or nothing."""
+def follow(streams: Streams, ended: int, too_much: Callable[[], str]) -> str:
+    """Read until descriptor `ended` has something to say; return why the run must be stopped, or nothing.
+
+    `too_much` is asked again and again for such a reason.
+    """
     limits = streams.limits
     deadline = time.monotonic() + limits.seconds
     look = time.monotonic() + TICK
@@ -98,8 +111,9 @@ def follow(streams: Streams, ended: int, memory: Callable[[], int]) -> str:
         if ended in ready:
             return ""
         if time.monotonic() >= look:
-            if memory() > limits.memory:
-                return out_of_memory(limits)
+            reason = too_much()
+            if reason:
+                return reason
             look = time.monotonic() + TICK
 
 
@@ -132,18 +146,19 @@ def _problem(streams: Streams, status: int) -> str:
 def memory_below(process: int) -> int:
     """Bytes of private memory of all that `process` has started, directly or not."""
     total = 0
-    for child in _children(process):
-        with contextlib.suppress(OSError, ValueError, IndexError):  # it may end while being looked at
+    for child in below(process):
+        with contextlib.suppress(OSError, ValueError):  # it may end while being looked at
             _, resident, shared, *_ = Path(f"/proc/{child}/statm").read_text().split()
             total += PAGE * (int(resident) - int(shared))
-        total += memory_below(child)
     return total
 
 
-def _children(process: int) -> list[int]:
+def below(process: int) -> list[int]:
+    """Processes that `process` has started, directly or not, as far as their parents still live."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{process}/task"):
             with contextlib.suppress(OSError):
-                found += map(int, Path(f"/proc/{process}/task/{thread}/children").read_text().split())
+                for child in map(int, Path(f"/proc/{process}/task/{thread}/children").read_text().split()):
+                    found += [child, *below(child)]
     return found

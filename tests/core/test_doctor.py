@@ -30,6 +30,7 @@ MISSING = (
     "trl",
     "langgraph",
     "litellm",
+    "sandlock",
 )
 
 
@@ -41,6 +42,7 @@ def test_everything_works_here_and_no_key_is_told(tmp_path: Path, monkeypatch: p
     assert {name: check.detail for name, check in found.items() if check.ok is False} == {}
     assert found["api keys"].detail == "set: OPENAI_API_KEY"
     assert "not-to-be-told" not in json.dumps([asdict(check) for check in found.values()])
+    assert found["sandbox"].detail.startswith("bubblewrap, ")
     assert str(tmp_path) in found["write access"].detail
     assert all(check.remedy == "" for check in found.values() if check.ok)
 
@@ -69,4 +71,5 @@ def test_a_bare_machine_gets_a_remedy_for_each_part(tmp_path: Path) -> None:
     assert all(found[name]["remedy"] and found[name]["detail"] for name in wrong)
     assert "torch, transformers, trl: not installed" in found["training libraries"]["detail"]
     assert "cannot write in /proc" in found["write access"]["detail"]
-    assert found["bubblewrap"]["ok"] is None
+    assert found["sandbox"]["ok"] is None
+    assert "no code is run: bubblewrap is not installed" in found["sandbox"]["detail"]

@@ -11,7 +11,7 @@ from tutelage.environments import Environment, environment_class
 from tutelage.tools import write_call
 from tutelage.types import Split, Task
 
-NAMES = ("files",)
+NAMES = ("files", "sqlite")
 UNSEEN = 7_000
 """First place among the training tasks that was not looked at while the experts were written."""
 
@@ -38,10 +38,10 @@ def slipping(random: Random, mistakes: int = 2) -> Slip:
 
     def slip(action: str, environment: Environment) -> str:
         nonlocal left
-        if left == 0 or random.random() < 0.5:
+        call = parse_call(action)
+        if left == 0 or random.random() < 0.5 or call.name == "answer":
             return action
         left -= 1
-        call = parse_call(action)
         arguments = dict(call.args[0]) if call.args else {}
         words = [word.strip('".,:()') for word in environment.observation.split()]
         if not arguments or random.random() < 0.3:
@@ -69,7 +69,7 @@ def test_solves_every_family(name: str, full_counts: bool) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_mends_what_can_be_mended(name: str, full_counts: bool) -> None:
-    """Two random mistakes; what stays unsolved is damage beyond repair, such as an answer or a deleted file."""
+    """Two random mistakes; what stays unsolved is damage beyond repair, such as a file removed unread."""
     environment, random = environment_class(name), Random(0)
     tasks = environment.tasks(Split.TRAIN, count=40 if full_counts else 5, start=UNSEEN)
     solved = [play(name, task, slipping(random), limit=14)[0] > 0 for task in tasks]
@@ -123,3 +123,35 @@ def test_files_expert_does_not_call_it_done_when_a_file_is_lost() -> None:
     known = ('read({"file": "a.txt"})', 'Text of "a.txt":\none')
     steps = files('Move "a.txt" into the folder "docs".', known, lost)
     assert steps == ('write({"file": "docs/a.txt", "text": "one"})',)
+
+
+def sqlite(goal: str, *turns: tuple[str, str]) -> tuple[str, ...]:
+    observations = ("Tables:\npeople(name, city, age)", *(observation for _, observation in turns))
+    return advise("sqlite", View(goal, observations, tuple(action for action, _ in turns))).actions
+
+
+COUNT = 'query({"sql": "SELECT COUNT(*) FROM people WHERE city = \'Rome\'"})'
+DELETE = 'query({"sql": "DELETE FROM people WHERE city = \'Rome\'"})'
+
+
+def test_sqlite_expert_takes_back_other_changes() -> None:
+    question, change = 'How many people have the city "Rome"?', 'Delete the people with the city "Rome".'
+    wrong = ('query({"sql": "DELETE FROM people WHERE city = \'Oslo\'"})', "Change 1: 1 row removed.")
+    back = ("undo({})", "Change 1 taken back.")
+    right = (DELETE, "Change 1: 2 rows removed.")
+    assert sqlite(question, (COUNT, "2")) == ('answer({"value": "2"})',)
+    assert sqlite(question, wrong) == ("undo()",)
+    assert sqlite(question, wrong, (COUNT, "2")) == ("undo()",), "the table was not as it was"
+    assert sqlite(question, wrong, back) == (COUNT,)
+    assert sqlite(change, wrong) == ("undo()",)
+    assert sqlite(change, wrong, back) == (DELETE,)
+    assert sqlite(change, right) == ("done()",)
+    assert sqlite(change, right, (wrong[0], "Change 2: 1 row removed.")) == ("undo()",)
+    assert sqlite(change, right, (wrong[0], right[1])) == ("done()",), "refused: the observation stayed"
+
+
+def test_sqlite_expert_knows_its_statement_in_other_dress() -> None:
+    dressed = 'query({"sql": "select count( * ) from people where city=\'Rome\';"})'
+    question = 'How many people have the city "Rome"?'
+    assert sqlite(question, (dressed, "2")) == ('answer({"value": "2"})',)
+    assert sqlite(question, (dressed.replace("Rome", "rome"), "0")) == (COUNT,)

@@ -4,14 +4,17 @@ A call is a name and JSON arguments in parentheses, and nothing else. It is pars
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from tutelage.errors import TutelageError
 
-MAX_LENGTH = 4000
+MAX_LENGTH = 8000
 """Characters; anything longer is not an action but a text."""
+MAX_DEPTH = 32
+"""Objects and lists inside each other; all that handles a call may then recurse."""
 
 _SHAPE = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)\((.*)\)\Z", re.DOTALL)
 
@@ -47,12 +50,34 @@ def parse_call(text: str) -> Call:
         raise CallError(f'{_quote(text)} is not an action; write one call such as click("r1").')
     name, inside = match.groups()
     try:
-        args = json.loads(f"[{inside}]", parse_constant=_refuse_constant)
+        args = json.loads(f"[{inside}]", parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise CallError(
             f'The arguments of {_quote(text)} are not JSON; put text in double quotes, as in {name}("r1").'
         ) from error
+    if too_deep(args):
+        raise CallError(f"The arguments of {_quote(text)} are nested too deeply.")
     return Call(name, tuple(args))
+
+
+def too_deep(value: Any) -> bool:
+    """Whether JSON is nested deeper than `MAX_DEPTH`, counting a call's list of arguments."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 def _refuse_constant(name: str) -> None:

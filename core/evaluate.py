@@ -161,9 +161,16 @@ def measured(
     )
 
 
-def compare_arms(record: "Record", old: Arm, new: Arm, *, confidence: float = 0.95, seed: int = 0) -> Comparison:
-    """Paired comparison over the tasks that both arms count; pairs with a broken episode are left out."""
-    before = {item.task.id: item for item in map(record.trajectory, old.trajectories)}
+def compare_arms(
+    record: "Record", old: Arm, new: Arm, *, confidence: float = 0.95, seed: int = 0, environment: str | None = None
+) -> Comparison:
+    """Paired comparison over the tasks (of one environment) that both arms count; pairs with a broken episode are
+    left out."""
+    before = {
+        item.task.id: item
+        for item in map(record.trajectory, old.trajectories)
+        if environment in (None, item.task.environment)
+    }
     after = {item.task.id: item for item in map(record.trajectory, new.trajectories)}
     both = [(item, after[task]) for task, item in before.items() if task in after]
     sound = [(first, second) for first, second in both if not (_broken(first) or _broken(second))]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from tutelage.environments.suite import Suite
 from tutelage.errors import UnknownName
 from tutelage.evaluate import compare_arms, evaluate_arm, held_out_tasks, measured, seen_pairs
 from tutelage.progress import Reporter
-from tutelage.results import ComparisonDoc, EvaluationDoc, load, percent, save
+from tutelage.results import ComparisonDoc, EvaluationDoc, load, percent, rates, save
 from tutelage.results import interval as interval_text
 from tutelage.types import Arm, Policy, Split, Student, Task, Trajectory, new_id
 from tutelage.workspace import ANY_EXPERT, Workspace
@@ -113,15 +114,24 @@ def _compare(workspace: Workspace, cycle: int, wanted: Sequence[Plan]) -> None:
         pairs += list(pairwise(ends))
     pairs += [(plan, other) for plan in off for other in wanted if other.memory and other.student == plan.student]
     for old, new in pairs:
-        found = compare_arms(
+        compare = partial(
+            compare_arms,
             workspace.record,
             docs[old.name],
             docs[new.name],
             confidence=workspace.config.evaluate.confidence,
             seed=workspace.config.seed,
         )
-        decides = (old, new) == (off[0], off[-1])
-        save(workspace.record, ComparisonDoc(**dict(found), cycle=cycle, old=old.name, new=new.name, decides=decides))
+        names = workspace.suite.names if len(workspace.suite.names) > 1 else ()
+        doc = ComparisonDoc(
+            **dict(compare()),
+            by_environment={name: compare(environment=name) for name in names},
+            cycle=cycle,
+            old=old.name,
+            new=new.name,
+            decides=(old, new) == (off[0], off[-1]),
+        )
+        save(workspace.record, doc)
 
 
 # -- by hand ------------------------------------------------------------------------------------
@@ -246,8 +256,7 @@ def family_table(arm: Arm) -> "Table":
     from rich.table import Table
 
     table = Table("family", "success", "interval", "episodes", title=f"{arm.student}, {arm.split or 'all tasks'}")
-    several = arm.by_environment.items() if len(arm.by_environment) > 1 else ()
-    for family, rate in [*arm.by_family.items(), *several, ("all", arm.rate)]:
+    for family, rate in [*rates(arm).items(), ("all", arm.rate)]:
         table.add_row(family, percent(rate), interval_text(rate), str(rate.episodes))
     if arm.excluded or arm.broken:
         table.caption = f"left out: {arm.excluded} seen in training, {arm.broken} broken"

@@ -32,7 +32,7 @@ _PHRASES = r"""(?:(?<=\bSelect\ )|(?<=\btick\ ))(?:words\ similar\ to\ )?
 """Texts that only the wording around them shows to be values."""
 _LITERALS = r"""(?P<date>\b\d{1,4}[/-]\d{1,2}[/-]\d{1,4}\b)
     |(?P<time>\b\d{1,2}:\d{2}(?:\s?[AP]M)?\b)
-    |(?<![\w@./'-])(?!and/or\b)(?P<file>/?(?:[\w-][\w.-]*/)+(?:[\w-]+(?:\.[\w-]+)*)?
+    |(?<![\w@./'-])(?!and/or\b|[A-Za-z]\.[A-Za-z]\b)(?P<file>/?(?:[\w-][\w.-]*/)+(?:[\w-]+(?:\.[\w-]+)*)?
         |[\w-]+(?:\.[\w-]+)*\.[A-Za-z][A-Za-z0-9]{0,4}(?![\w@]))
     |(?P<number>(?<!\w)[-$]?\d+(?:[.,]\d+)*(?:st|nd|rd|th)?(?!\w))
     |(?P<name>(?<!\w)@\w+|(?<=[a-z,:]\ )(?!(?:Submit|Search|Login|Cancel|OK|Close|Tab|Enter|Next|Book|Order)\b)
@@ -138,19 +138,21 @@ def slotted(text: str, goal: str, *, among: Sequence[str] | None = None) -> str:
     Literals are the values that `goal` names, and what looks like one: quoted texts, file names, numbers, names.
 
     Args:
-        among: texts; a literal that occurs neither in one of them nor in the goal stays as it is. None: none stays.
+        among: texts. Given, every word that occurs in one of them counts as a literal too, and what occurs neither
+            there nor in the goal stays as it is.
     """
+    spans = _literal_spans(text, goal)
+    if among is not None:
+        spans = [(a, b) for a, b in spans if any(occurs(text[a:b], told) for told in (goal, *among))]
+        words = (match.span() for match in re.finditer(r"[^\W\d]\w*", text))
+        told = [(a, b) for a, b in words if any(occurs(text[a:b], other) for other in among)]
+        spans = sorted(spans + [word for word in told if not _overlapping(word, spans)])
     pattern, at = "", 0
-    for count, (start, end) in enumerate(_literal_spans(text, goal)):
-        value = text[start:end]
-        wanted = occurs(value, goal)
-        if not wanted and among is not None and not any(occurs(value, other) for other in among):
-            continue
-        if count == MAX_SLOTS:
-            return _fitting(pattern + text[at:start] + ANY, text, goal)
-        pattern += text[at:start] + (GOAL if wanted else OTHER)
+    for start, end in spans[:MAX_SLOTS]:
+        pattern += text[at:start] + (GOAL if occurs(text[start:end], goal) else OTHER)
         at = end
-    return _fitting(pattern + text[at:], text, goal)
+    rest = text[at : spans[MAX_SLOTS][0]] + ANY if len(spans) > MAX_SLOTS else text[at:]
+    return _fitting(pattern + rest, text, goal)
 
 
 def goal_template(goal: str) -> str:
@@ -175,14 +177,18 @@ def _literal_spans(text: str, goal: str) -> list[tuple[int, int]]:
         start, end = match.span(str(match.lastgroup))
         if match.lastgroup == "text" and _is_key(text, start - 1, end + 1):
             continue
-        inside = [span for span in spans if span[0] < end and start < span[1]]
+        inside = _overlapping((start, end), spans)
         if not inside:
             spans += [(start, end)] if text[start:end].strip() else []
         elif "/" in text[start:end]:  # a path that begins or ends with what the goal names
             parts = (part.span() for part in re.finditer(r"[^/]+", text[start:end]))
             places = [(start + left, start + right) for left, right in parts]
-            spans += [(left, right) for left, right in places if all(right <= a or b <= left for a, b in inside)]
+            spans += [place for place in places if not _overlapping(place, inside)]
     return sorted(spans)
+
+
+def _overlapping(span: tuple[int, int], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [other for other in others if other[0] < span[1] and span[0] < other[1]]
 
 
 def _is_key(text: str, start: int, end: int) -> bool:

@@ -1,7 +1,6 @@
 """Names to things: a short name, an entry point, or any dotted path ``package.module:Name``."""
 
 from collections.abc import Mapping
-from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -18,7 +17,8 @@ def resolve(name: str, builtin: Mapping[str, str], *, what: str, group: str | No
     Raises:
         UnknownName: nothing is found; the message lists the short names that exist.
     """
-    known = names(builtin, group)
+    # Looking up entry points reads the metadata of every installed package; what is built in need not wait for it.
+    known = builtin if name in builtin else names(builtin, group)
     path = known.get(name, name)
     module, _, attribute = path.partition(":")
     if not attribute:
@@ -36,10 +36,5 @@ def resolve(name: str, builtin: Mapping[str, str], *, what: str, group: str | No
 
 def names(builtin: Mapping[str, str], group: str | None = None) -> dict[str, str]:
     """Short name → dotted path; a built-in name cannot be taken over by an entry point."""
-    return (_installed(group) if group else {}) | dict(builtin)
-
-
-@cache
-def _installed(group: str) -> dict[str, str]:
-    """The entry points of a group; looking them up reads the metadata of every installed package."""
-    return {point.name: point.value for point in entry_points(group=group)}
+    points = entry_points(group=group) if group else ()
+    return {point.name: point.value for point in points} | dict(builtin)

@@ -135,13 +135,14 @@ def _cycle(record: "Record", number: int) -> dict[str, Any]:
     comparisons = results.load(record, ComparisonDoc, number)
     gates = results.load(record, GateDoc, number)
     docs = results.load(record, CycleDoc, number)
-    families = sorted({family for item in evaluations for family in item.by_family})
+    families = sorted({family for item in evaluations for family in results.rates(item)})
     return {
         "number": number,
         "doc": docs[-1] if docs else None,
         "rows": [
             {
                 "doc": item,
+                "rates": results.rates(item),
                 "gains": [
                     {"doc": found, "versus": results.heading(evaluations, found.old)}
                     for found in comparisons

@@ -30,6 +30,8 @@ class ComparisonDoc(Comparison):
     old: str
     new: str
     """Names of the two evaluations."""
+    by_environment: dict[str, Comparison] = {}
+    """The same by environment, where there are several."""
     decides: bool = False
     """Whether the gate rests on this comparison; never true on the test split."""
 
@@ -126,7 +128,8 @@ def results_table(record: "Record", cycle: int) -> "Table":
     for title in ("student", "memory", "split", "success", "interval", "n", "paired gain in points"):
         table.add_column(title, justify="right" if title in ("success", "n") else "left", no_wrap=True)
     for doc in evaluations:
-        gains = [f"{points(item)} vs {heading(evaluations, item.old)}" for item in comparisons if item.new == doc.name]
+        compared = [item for item in comparisons if item.new == doc.name]
+        gains = [f"{points(item)} vs {heading(evaluations, item.old)}" for item in compared]
         cells = (
             doc.label,
             "on" if doc.memory else "off",
@@ -137,7 +140,17 @@ def results_table(record: "Record", cycle: int) -> "Table":
             "\n".join(gains),
         )
         table.add_row(*map(escape, cells))
+        if len(doc.by_environment) > 1:
+            for name, rate in doc.by_environment.items():
+                parts = [points(item.by_environment[name]) for item in compared if name in item.by_environment]
+                cells = (f"  {name}", "", "", percent(rate), interval(rate), str(rate.episodes), "\n".join(parts))
+                table.add_row(*map(escape, cells))
     return table
+
+
+def rates(doc: Arm) -> dict[str, Rate]:
+    """Success by family, and by environment where there are several."""
+    return doc.by_family | (doc.by_environment if len(doc.by_environment) > 1 else {})
 
 
 def heading(evaluations: Sequence[EvaluationDoc], name: str) -> str:

@@ -86,7 +86,7 @@ def without_listing(system: str, tools: Sequence[Tool]) -> str:
 
 def write_call(name: str, arguments: dict[str, Any]) -> str:
     """A call in the one grammar, on one line."""
-    return _INLINE.sub(lambda match: f"\\u{ord(match[0]):04x}", str(Call(name, (arguments,))))
+    return f"{name}({_inline(arguments)})"
 
 
 def meaning(action: str) -> str:
@@ -131,7 +131,7 @@ def call_to_openai(action: str, call_id: str) -> dict[str, Any] | None:
     arguments = call.args[0] if call.args else {}
     if len(call.args) > 1 or not isinstance(arguments, dict):
         return None
-    return {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": _dumps(arguments)}}
+    return {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": _inline(arguments)}}
 
 
 def call_from_openai(name: str, arguments: str) -> str:
@@ -199,6 +199,10 @@ def _is_text(value: Any) -> bool:
 
 def _dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _inline(value: Any) -> str:
+    return _INLINE.sub(lambda match: f"\\u{ord(match[0]):04x}", _dumps(value))
 
 
 def _cut(text: str, length: int) -> str:

@@ -77,7 +77,7 @@ def opened(
     existing: bool = True,
     environments: Sequence[str] | None = None,
 ) -> Iterator["Workspace"]:
-    """The workspace of a command; `existing` commands refuse to make one, `environments` replace the configured ones."""
+    """The workspace of a command; `existing` ones refuse to make it, `environments` replace the configured ones."""
     from tutelage.workspace import Workspace
 
     workspace = Workspace(load(config, overrides, existing=existing, environments=environments or ()))

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, load, opened
+from tutelage.types import Split
 
 env = typer.Typer(help="List environments and show one.", no_args_is_help=True)
 config_app = typer.Typer(help="Show the settings a command would use.", no_args_is_help=True)
@@ -25,27 +26,35 @@ def list_environments(as_json: JsonOption = False) -> None:
 @env.command("show")
 def show_environment(
     name: Annotated[str, typer.Argument(help="Short name or dotted path.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting of it; repeatable.")
+    ] = None,
     family: Annotated[
         str | None, typer.Option("--family", "-f", help="Open one task of this family and print it.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of that task.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which of its train tasks.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """What an environment offers, and what an agent sees of one of its tasks."""
-    from tutelage.environments.base import environment_class
+    from tutelage.environments.suite import Suite
     from tutelage.errors import UnknownName
 
-    found = environment_class(name)
-    data: dict[str, Any] = {"name": found.name, "system": found.system, "families": list(found.families())}
+    told = dict(item.split("=", 1) for item in settings or ())
+    suite = Suite.open([(name, (), told)])
+    found = suite.parts[0].environment
+    system = found.system or getattr(found, "intro", "")  # the tools are offered with a task
+    data: dict[str, Any] = {"name": found.name, "system": system, "families": list(found.families())}
     if family is not None:
         if family not in found.families():
             raise UnknownName(f"{found.name} has no task family {family!r}; `tutelage env show {name}` lists them")
-        environment = found()
+        environment = suite.make(found.name)
         try:
-            observation, info = environment.reset(seed=seed, options={"family": family})
+            task = found.tasks(Split.TRAIN, [family], start=seed)[0]
+            observation, info = environment.reset(options={"task": task})
+            data["system"] = environment.system
         finally:
             environment.close()
-        data |= {"family": family, "seed": seed, "goal": info["goal"], "observation": observation}
+        data |= {"task": task.id, "goal": info["goal"], "observation": observation}
     if as_json:
         emit_json(data)
     elif family is not None:

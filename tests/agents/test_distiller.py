@@ -157,8 +157,8 @@ def test_extracted_guardrails_stop_mistakes_on_other_tasks(extraction: Extractio
 
     tasks, act = Toy.tasks(Split.TRAIN, count=6, start=500), ActConfig(width=4)
     policy = Mistaken(LLMPolicy(llm), rate=0.5, seed=2)
-    without = run_episodes(tasks, policy, Toy, act=act)
-    guarded = run_episodes(tasks, policy, Toy, act=act, memory=Rules())
+    without = run_episodes(tasks, policy, lambda _: Toy(), act=act)
+    guarded = run_episodes(tasks, policy, lambda _: Toy(), act=act, memory=Rules())
     blocked = [step for item in guarded for step in item.steps if step.blocked_by]
     assert blocked
     assert all(step.diagnosis.cause is Cause.BLOCKED and step.after == step.observation for step in blocked)

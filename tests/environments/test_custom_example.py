@@ -38,7 +38,7 @@ def test_by_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     (metadata / "entry_points.txt").write_text(
         "".join(f"[{group}]\n{name} = {path}\n" for group, names in groups.items() for name, path in names.items())
     )
-    with pytest.raises(UnknownName, match="known: miniwob, toy"):
+    with pytest.raises(UnknownName, match="known: bfcl"):
         environment_class("guess")
     monkeypatch.syspath_prepend(FOLDER)
     monkeypatch.syspath_prepend(tmp_path)

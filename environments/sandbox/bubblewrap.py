@@ -41,6 +41,10 @@ class Bubblewrap(Sandbox):
         self.level = "bubblewrap, unprivileged uid, seccomp"
         self._lock = threading.Lock()
         self._server = _Server(self._command(), self.user)
+        probe = self.run("print(2 + 3)")
+        if probe.output != "5\n":
+            self.close()
+            raise MissingPart(f"bubblewrap does not run Python here: {probe.problem}")
 
     def run(self, code: str) -> Ran:
         text = code.encode("utf-8", "surrogatepass")

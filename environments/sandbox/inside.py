@@ -23,8 +23,6 @@ import types
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MNT_DETACH = 2, 4, 8, 2
 PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 4, 22, 38, 2
 CAPABILITY_VERSION = 0x20080522
-FAILED_TO_LOCK_UP = 113
-"""Exit status when the process could not be locked up; it has then run nothing."""
 WARM = ("collections", "datetime", "functools", "itertools", "math", "random", "re", "statistics")
 """Modules that a snippet finds loaded."""
 libc = ctypes.CDLL(None, use_errno=True)
@@ -126,7 +124,7 @@ def execute(source, namespace):
             status = (end.code or 0) & 255
         else:
             status = 1
-            say(str(end.code))
+            say(text_of(end.code))
     except MemoryError:
         status = 1
         say("MemoryError")
@@ -142,7 +140,15 @@ def execute(source, namespace):
 
 def say(line):
     """Write one last line to standard error, whatever has become of sys.stderr."""
-    os.write(2, ("\n" + " ".join(line.split())[:2000]).encode("utf-8", "backslashreplace"))
+    with contextlib.suppress(OSError):
+        os.write(2, ("\n" + " ".join(line.split())[:2000]).encode("utf-8", "backslashreplace"))
+
+
+def text_of(thing):
+    try:
+        return str(thing)
+    except BaseException:
+        return "(its text cannot be made)"
 
 
 def describe(error):
@@ -155,7 +161,8 @@ def describe(error):
         if trace.tb_frame.f_code.co_filename == "<code>":
             line = trace.tb_lineno
         trace = trace.tb_next
-    text = f"{name}: {error}" if str(error) else name
+    words = text_of(error)
+    text = f"{name}: {words}" if words else name
     return f"{text} (line {line})" if line else text
 
 
@@ -178,8 +185,10 @@ def one_run(control, descriptors, limits, program):
     if process == 0:
         try:
             start(descriptors, limits, program)
+        except BaseException as error:  # before the code was read, or it broke what reports its own errors
+            say(f"the process could not be prepared: {type(error).__name__}")
         finally:
-            os._exit(FAILED_TO_LOCK_UP)
+            os._exit(1)
     for descriptor in descriptors:
         os.close(descriptor)
     ended = os.pidfd_open(process)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tutelage.environments.sandbox.base import LONGEST_CODE, MEBIBYTE, Limits, Ran
-from tutelage.environments.sandbox.inside import FAILED_TO_LOCK_UP
 
 TICK = 0.02
 """Seconds between two looks at what is used."""
@@ -130,10 +129,8 @@ def ran(streams: Streams, stopped: str, status: int, seconds: float) -> Ran:
 def _problem(streams: Streams, status: int) -> str:
     if status == 0:
         return ""
-    if status == FAILED_TO_LOCK_UP:
-        return "the sandbox could not be set up for this run"
-    if status == -signal.SIGXCPU or (status == -signal.SIGKILL and not streams.errors):
-        return "timed out: it computed for too long" if status == -signal.SIGXCPU else "killed"
+    if status == -signal.SIGXCPU:
+        return "timed out: it computed for too long"
     if status < 0:
         return f"crashed: {signal.strsignal(-status) or f'signal {-status}'}"
     lines = streams.errors.decode("utf-8", "replace").split("\n")

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -183,12 +184,12 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("sql", FORBIDDEN)
-def test_forbidden_statements_are_refused(change: Sqlite, tmp_path: object, sql: str) -> None:
+def test_forbidden_statements_are_refused(change: Sqlite, tmp_path: Path, sql: str) -> None:
     path = f"{tmp_path}/other.db"
     observation, _, _, cause, evidence, _ = do(change, "query", sql=sql.format(path=path))
     assert (observation[:7], cause) == ("Tables:", Cause.ACTION_FAILED)
     assert "allowed" in evidence or "no such function" in evidence or "SQL error" in evidence
-    assert list(tmp_path.iterdir()) == []  # type: ignore[attr-defined]
+    assert list(tmp_path.iterdir()) == []
     assert ask(change, DELETE) == "Change 1: 2 rows removed."
     assert do(change, "done")[1] == 1.0
 

@@ -205,7 +205,7 @@ def fill(value: T, values: Mapping[str, str]) -> T:
     if isinstance(value, dict):
         return {fill(key, values): fill(item, values) for key, item in value.items()}  # type: ignore[return-value]
     if isinstance(value, list | tuple):
-        return type(value)(fill(item, values) for item in value)  # type: ignore[call-arg]
+        return type(value)(fill(item, values) for item in value)
     return value
 
 

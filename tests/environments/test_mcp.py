@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.calls import Call, CallError
-from tutelage.environments.mcp import Mcp, mcp_environment
+from tutelage.environments.mcp import Mcp
 from tutelage.environments.mcp.checks import Finished, holds
 from tutelage.environments.mcp.schema import MAX_NODES, offered, safe_schema
 from tutelage.environments.mcp.taskfile import Absent, Answer, Exists, FileText, ToolResult, load
@@ -74,6 +74,10 @@ def test_missing_files_and_settings(tmp_path: Path) -> None:
             attempt()
     with pytest.raises(ConfigError, match=r"timeout .* not 'soon'"):
         Mcp(tasks=EXAMPLE, timeout="soon")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no setting 'speed'"):
+        Mcp.configured(tasks=EXAMPLE, speed=3)
+    with pytest.raises(ConfigError, match=r"start_timeout .* not -1"):
+        Mcp.configured(tasks=EXAMPLE, start_timeout=-1)
     broken = tmp_path / "tasks.jsonl"
     broken.write_text('{"command": "x"}\n{oops\n')
     with pytest.raises(ConfigError, match="line 2 is not JSON"):
@@ -91,7 +95,8 @@ def test_the_example_has_tasks_in_every_split() -> None:
         seeds = [cls.seeds(split, family) for split in Split]
         assert all(seeds)
         assert sorted(seed for part in seeds for seed in part) == list(range(sum(map(len, seeds))))
-    assert mcp_environment(EXAMPLE) is not cls
+    assert cls().task_file == cls.configured().task_file == EXAMPLE
+    assert cls.configured(start_timeout=9).seconds == {"timeout": 5.0, "start_timeout": 9.0}
 
 
 _keys = st.sampled_from(["server", "tasks", "command", "family", "goal", "checks", "kind"])

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,25 @@ def test_nothing_outside_the_work_folder_and_nothing_stays() -> None:
     with pytest.raises(EnvironmentBroken, match="no episode"):
         environment.step("done()")
     environment.close()
+
+
+def test_episodes_at_once_keep_apart_and_leave_nothing_open() -> None:
+    cls = mcp_environment(EXAMPLE)
+    files, threads = psutil.Process().num_fds(), threading.active_count()
+
+    def play(number: int) -> str:
+        environment = cls()
+        environment.reset(options={"family": "copy"})
+        environment.step(f'write_file({{"path": "mine.txt", "content": "{number}"}})')
+        seen = environment.step('read_file({"path": "mine.txt"})')[0]
+        environment.close()
+        return str(json.loads(seen)["content"])
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(play, range(6))) == list("012345")
+    assert not _children()
+    assert psutil.Process().num_fds() <= files
+    assert threading.active_count() <= threads
 
 
 # -- faults -------------------------------------------------------------------------------------
@@ -264,11 +284,13 @@ def test_a_server_at_a_url(tmp_path: Path, url: str) -> None:
     checks = [{"kind": "result", "tool": "note", "arguments": {"text": "end"}, "equals": "3 notes: scene, mine, end"}]
     server = {"url": url, "reset": [{"tool": "forget"}]}
     prepare = [{"tool": "note", "arguments": {"text": "scene"}}]
-    environment = _file(tmp_path, server, prepare=prepare, checks=checks, tools=["note", "flood", "hang"])(timeout=3)
+    tools = ["note", "flood", "hang", "done"]
+    environment = _file(tmp_path, server, prepare=prepare, checks=checks, tools=tools)(timeout=3)
     for _ in range(2):
         environment.reset()
         assert environment.step('note({"text": "mine"})')[0] == "2 notes: scene, mine"
-        *_, info = environment.step("done()")
+        assert environment.step("done()")[0] == "that was the server's"
+        *_, info = environment.step("finish()")
         assert info["diagnosis"].cause is Cause.SOLVED
     for action, says in (("flood", '{"megabytes": 50}'), ("hang", "{}")):
         environment.reset()

@@ -66,7 +66,7 @@ def fail() -> str:
     raise ToolError("no luck\n" + "because " * 200)
 
 
-@server.tool()
+@server.tool(structured_output=False)
 def picture() -> list[object]:
     """Return something to look at."""
     return ["a picture:", Image(data=b"\x89PNG" * 10, format="png")]

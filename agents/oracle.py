@@ -36,9 +36,7 @@ def gold_of(task: Task) -> tuple[str, ...]:
     """
     environment = environment_class(task.environment)
     if not callable(getattr(environment, "gold", None)):
-        raise ConfigError(
-            f"environment {task.environment!r} has no reference solutions, so the oracle cannot act in it"
-        )
+        raise ConfigError(f"environment {task.environment!r} keeps no reference solutions; the oracle needs them")
     return cast(HasGold, environment).gold(task)
 
 

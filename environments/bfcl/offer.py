@@ -43,10 +43,8 @@ def first_tools(scenario: Scenario, turns: int, most: int) -> tuple[Tool, ...]:
         for name in others[: max(0, most - len(needed))]:
             if _size(short[each] for each in (*chosen, name)) <= room:
                 chosen.append(name)
-        if (
-            len(chosen) >= min(len(needed) + DISTRACTORS, most, len(every))
-            and _size(short[name] for name in chosen) <= room
-        ):
+        enough = len(chosen) >= min(len(needed) + DISTRACTORS, most, len(every))
+        if enough and _size(short[each] for each in chosen) <= room:
             break
     return (*(short[name] for name in sorted(chosen)), END_TURN)
 

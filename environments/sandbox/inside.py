@@ -118,7 +118,6 @@ def execute(source, namespace):
         for thread in threading.enumerate() if threading else ():
             if thread is not threading.current_thread() and not thread.daemon:
                 thread.join()
-        sys.stdout.flush()
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             status = (end.code or 0) & 255
@@ -131,10 +130,8 @@ def execute(source, namespace):
     except BaseException as error:
         status = 1
         say(describe(error))
-    try:
+    with contextlib.suppress(BaseException):  # it may have become anything
         sys.stdout.flush()
-    except BaseException:
-        status = status or 1
     return status
 
 

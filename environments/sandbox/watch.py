@@ -137,7 +137,7 @@ def _problem(streams: Streams, status: int) -> str:
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     if last.startswith("MemoryError"):
         return out_of_memory(streams.limits)
-    return last[:500] or f"ended with status {status}"
+    return "".join(char if char.isprintable() else " " for char in last[:500]) or f"ended with status {status}"
 
 
 def memory_below(process: int) -> int:

@@ -52,7 +52,7 @@ def command(workspace: Path) -> list[str]:
 
 def finish(workspace: Path) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        command(workspace), cwd=workspace.parent, capture_output=True, text=True, timeout=400, check=False
+        command(workspace), cwd=workspace.parent, capture_output=True, text=True, timeout=3000, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done

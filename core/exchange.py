@@ -17,6 +17,7 @@ from tutelage.calls import CallError, parse_call
 from tutelage.conversation import turn_message
 from tutelage.errors import RecordError
 from tutelage.record import Record
+from tutelage.tools import to_openai
 from tutelage.types import Step, Trajectory
 
 ATIF_VERSION = "ATIF-v1.8"
@@ -106,7 +107,12 @@ def to_atif(trajectory: Trajectory) -> dict[str, Any]:
     return {
         "schema_version": ATIF_VERSION,
         "trajectory_id": trajectory.id,
-        "agent": {"name": "tutelage", "version": version("tutelage"), "model_name": trajectory.policy},
+        "agent": {
+            "name": "tutelage",
+            "version": version("tutelage"),
+            "model_name": trajectory.policy,
+            **({"tool_definitions": to_openai(trajectory.tools)} if trajectory.tools else {}),
+        },
         "steps": steps,
         "final_metrics": {
             "total_steps": len(steps),
@@ -135,9 +141,9 @@ def _agent_step(step: Step, index: int, context: list[int]) -> dict[str, Any]:
         pass  # not well-formed: the diagnosis in `extra` says so, and there is no call to tell of
     else:
         call_id = f"call_{index}"
-        entry["tool_calls"] = [
-            {"tool_call_id": call_id, "function_name": call.name, "arguments": {"positional": list(call.args)}}
-        ]
+        named = len(call.args) == 1 and isinstance(call.args[0], dict)
+        arguments = call.args[0] if named else {"positional": list(call.args)}
+        entry["tool_calls"] = [{"tool_call_id": call_id, "function_name": call.name, "arguments": arguments}]
         result["source_call_id"] = call_id
     entry["observation"] = {"results": [result]}
     if step.tokens:

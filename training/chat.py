@@ -4,20 +4,30 @@ A chat template is rendered once, on placeholders, to learn the fixed text aroun
 that, ids are appended and history is never rendered again. Re-rendering is not token-exact (a reply that
 starts with two spaces merges with the generation prompt), appending is. Message text is encoded with
 special tokens split, so that a page showing ``<|im_end|>`` shows text and not a control token.
+
+Where there are tools and the template knows how to write calls (`training.tool_format`), it is rendered
+once per set of tools, and calls and their results are written its way. A tool's description is text as well.
 """
 
+import json
 import re
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from tutelage import tools as tooling
 from tutelage.conversation import conversation
 from tutelage.errors import ConfigError
-from tutelage.types import Message, Trajectory
+from tutelage.training.tool_format import MARK, CallForm, Frame, learn_frame, learn_tools, makes_call
+from tutelage.types import Message, Tool, Trajectory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SYSTEM, _USER, _REPLY, _LATER = (f"\u241f{name}\u241f" for name in ("system", "user", "reply", "later"))
+_SHIELD = "\u241e"
+"""Stands around the number of a text that a template must not see (`ChatEncoder._shielded`)."""
+TOOL_SETS = 256
+"""Sets of tools whose rendering is kept."""
 
 
 class Encoded(NamedTuple):
@@ -45,36 +55,54 @@ class ChatEncoder:
         added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         specials = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
         self._specials = re.compile("(" + "|".join(map(re.escape, specials)) + ")")
-        self._before, self._between, self._header, after, self._again = self._learn()
-        end, *rest = self._specials.split(after)[1:] or [tokenizer.eos_token, after]
-        self.end = self._id(end)
+        self._hidden = [*specials, MARK, _SHIELD]
+        frame = learn_frame(self._render)
+        if frame is None:
+            raise ConfigError("the student's chat template drops or reorders system, user or assistant messages")
+        self._end, *rest = self._specials.split(frame.after)[1:] or [tokenizer.eos_token, frame.after]
+        self.end = self._id(self._end)
         """The token that ends the assistant's turn."""
-        self._after = "".join(rest)
+        self._plain = _Written(frame._replace(after="".join(rest)), None)
+        self._with_tools = lru_cache(TOOL_SETS)(self._learn_tools)
 
-    def first(self, messages: Sequence[Message]) -> list[int]:
-        """System and first user message, up to where the assistant starts."""
+    def first(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
+        """System and first user message, up to where the assistant starts.
+
+        Args:
+            tools: those that the system message lists; here and below, empty without tools.
+        """
         system, user = messages
-        return self._encode((self._before, system.content, self._between, user.content, self._header))
+        frame, form = self._written(tools)
+        text = tooling.without_listing(system.content, tools) if form else system.content
+        return self._encode(
+            (*self._fixed(frame.before), text, *self._fixed(frame.between), user.content, *self._fixed(frame.header))
+        )
 
-    def turn(self, message: Message, *, closed: bool) -> list[int]:
+    def turn(self, message: Message, *, closed: bool, tools: Sequence[Tool] = (), reply: str = "") -> list[int]:
         """What a later user message appends after the assistant's tokens.
 
         Args:
             closed: whether the assistant's tokens end with the end-of-turn token; if not, it is added here.
+            reply: what the message answers; the result of a tool call stands where the template has it.
         """
-        ids = self._encode((self._after, message.content, self._again))
+        frame, form = self._written(tools)
+        around: Frame | CallForm = form if form and makes_call(reply) else frame
+        ids = self._encode((around.after, message.content, around.again))
         return ids if closed else [self.end, *ids]
 
-    def reply(self, text: str) -> list[int]:
+    def reply(self, text: str, tools: Sequence[Tool] = ()) -> list[int]:
         """The assistant's text as tokens, the end of turn included."""
-        return [*self._text(text), self.end]
+        form = self._written(tools).form
+        parts = form.write(text) if form else None
+        return [*(self._encode(parts) if parts else self._text(text)), self.end]
 
-    def conversation(self, messages: Sequence[Message]) -> list[int]:
+    def conversation(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """A conversation that ends with a user message, from its text."""
-        ids = self.first(messages[:2])
+        ids = self.first(messages[:2], tools)
         for index in range(2, len(messages), 2):
-            ids += self.reply(messages[index].content)
-            ids += self.turn(messages[index + 1], closed=True)
+            reply = messages[index].content
+            ids += self.reply(reply, tools)
+            ids += self.turn(messages[index + 1], closed=True, tools=tools, reply=reply)
         return ids
 
     def episode(
@@ -86,41 +114,58 @@ class ChatEncoder:
             experiences: whether the first message keeps what was shown.
             turns: those whose assistant tokens are marked; None means all.
         """
-        messages = conversation(trajectory, experiences=experiences)
-        encoded, closed = Encoded([], []), True
+        messages, tools = conversation(trajectory, experiences=experiences), trajectory.tools
+        encoded, closed, before = Encoded([], []), True, ""
         for index, step in enumerate(trajectory.steps):
             user = messages[2 * index + 1]
-            prompt = self.turn(user, closed=closed) if index else self.first(messages[:2])
-            sampled = list(step.tokens.sampled) if step.tokens else self.reply(step.reply)
+            later = self.turn(user, closed=closed, tools=tools, reply=before) if index else None
+            prompt = self.first(messages[:2], tools) if later is None else later
+            sampled = list(step.tokens.sampled) if step.tokens else self.reply(step.reply, tools)
+            before = step.reply
             closed = bool(sampled) and sampled[-1] == self.end
             mark = int(turns is None or index in turns)
             encoded.ids.extend(prompt + sampled)
             encoded.mask.extend([0] * len(prompt) + [mark] * len(sampled))
         return encoded
 
-    def text_of(self, sampled: Sequence[int]) -> str:
-        """The reply that sampled tokens spell, without the end of turn."""
+    def text_of(self, sampled: Sequence[int], tools: Sequence[Tool] = ()) -> str:
+        """The reply that sampled tokens spell, without the end of turn; a tool call in our grammar."""
         ids = list(sampled[:-1] if sampled and sampled[-1] == self.end else sampled)
-        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        form = self._written(tools).form
+        return form.read(text) if form else text
 
-    def _learn(self) -> tuple[str, str, str, str, str]:
-        """The template's fixed text: before the system text, between it and the first user text, the
-        generation prompt, from a reply to the next user text, and from there to the next reply."""
-        messages = [
-            {"role": role, "content": content}
-            for role, content in (("system", _SYSTEM), ("user", _USER), ("assistant", _REPLY), ("user", _LATER))
-        ]
-        start, whole = (
-            str(self.tokenizer.apply_chat_template(some, tokenize=False, add_generation_prompt=True))
-            for some in (messages[:2], messages)
+    def _written(self, tools: Sequence[Tool]) -> "_Written":
+        """How a conversation with these tools is written."""
+        return self._with_tools(json.dumps(tooling.to_openai(tools))) if tools else self._plain
+
+    def _learn_tools(self, tools: str) -> "_Written":
+        learnt = learn_tools(self._render, self._shielded(json.loads(tools)), self._end)
+        return _Written(*learnt) if learnt else self._plain
+
+    def _render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None) -> str:
+        given = {"tools": list(tools)} if tools else {}
+        rendered = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True, **given
         )
-        opening = re.fullmatch(f"(.*){_SYSTEM}(.*){_USER}(.*)", start, re.DOTALL)
-        later = re.fullmatch(f".*{_REPLY}(.*){_LATER}(.*)", whole, re.DOTALL)
-        if opening is None or later is None:
-            raise ConfigError("the student's chat template drops or reorders system, user or assistant messages")
-        before, between, header = opening.groups()
-        after, again = later.groups()
-        return before, between, header, after, again
+        return str(rendered)
+
+    def _shielded(self, value: Any) -> Any:
+        """JSON with numbers in the place of texts that would pass for control tokens or placeholders."""
+        if isinstance(value, dict):
+            return {self._shielded(key): self._shielded(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._shielded(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        pattern = "|".join(map(re.escape, self._hidden))
+        return re.sub(pattern, lambda match: f"{_SHIELD}{self._hidden.index(match[0])}{_SHIELD}", value)
+
+    def _fixed(self, text: str) -> list[str]:
+        """A template's text as fixed text (even places) and what was shielded from it (odd places)."""
+        parts = re.split(f"{_SHIELD}(\\d+){_SHIELD}", text)
+        parts[1::2] = [self._hidden[int(number)] for number in parts[1::2]]
+        return parts
 
     def _encode(self, parts: Sequence[str]) -> list[int]:
         """Fixed text (even places) and message text (odd places). Text between two special tokens is
@@ -144,3 +189,9 @@ class ChatEncoder:
         if not text:
             return []
         return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+class _Written(NamedTuple):
+    frame: Frame
+    form: CallForm | None
+    """None where calls are text in our grammar."""

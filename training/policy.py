@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutelage.training import kv
 from tutelage.training.chat import ChatEncoder
-from tutelage.types import Context, Message, Reply, Tokens
+from tutelage.types import Context, Message, Reply, Tokens, Tool
 
 
 @dataclass
@@ -43,6 +43,7 @@ class _Row:
     """Tokens that this turn appended before sampling."""
     draws: torch.Tensor
     """One uniform number per token to sample."""
+    tools: tuple[Tool, ...] = ()
     sampled: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -82,7 +83,7 @@ class StudentPolicy:
         return self._label
 
     def act(self, contexts: Sequence[Context]) -> list[Reply]:
-        """One reply per context, with its tokens.
+        """One reply per context, with its tokens; its text has a tool call in our grammar, its tokens as sampled.
 
         Log-probabilities are at the sampling temperature (at 1 if greedy). The same context and seed give
         the same reply in any batch.
@@ -103,7 +104,7 @@ class StudentPolicy:
             with _sampling(self.model):
                 self._generate(rows)
         for row in rows:
-            text = self.encoder.text_of(row.sampled)
+            text = self.encoder.text_of(row.sampled, row.tools)
             row.episode.reply = text
             replies[row.index] = Reply(
                 text=text,
@@ -128,15 +129,15 @@ class StudentPolicy:
         known = (*episode.messages, Message(role="assistant", content=episode.reply)) if episode else ()
         if episode and context.messages[:-1] == known:
             closed = episode.ids[-1] == self.encoder.end
-            prompt = self.encoder.turn(context.messages[-1], closed=closed)
+            prompt = self.encoder.turn(context.messages[-1], closed=closed, tools=context.tools, reply=episode.reply)
             episode.ids += prompt
         else:
-            prompt = self.encoder.conversation(context.messages)
+            prompt = self.encoder.conversation(context.messages, context.tools)
             episode = self._episodes[context.key] = _Episode(ids=list(prompt))
         episode.messages = context.messages
         generator = torch.Generator().manual_seed(context.seed % 2**63)
         draws = torch.rand(self.max_new_tokens, generator=generator, dtype=torch.float64)
-        return _Row(index, episode, prompt, draws)
+        return _Row(index, episode, prompt, draws, context.tools)
 
     def _generate(self, rows: list[_Row]) -> None:
         """Sample every row's reply; a row leaves the batch when it has ended."""

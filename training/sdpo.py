@@ -112,7 +112,7 @@ class Privileged:
         return next((other for other in others if other.trajectory.success), None)
 
     def _scored(self, episode: Episode, sibling: Episode | None) -> ScoredEpisode:
-        trajectory = episode.trajectory
+        trajectory, tools = episode.trajectory, episode.trajectory.tools
         if episode.broken:
             plain = [ScoredTurn(t.prompt, t.prompt, t.sampled, t.logprobs, informed=False) for t in episode.turns]
             return ScoredEpisode(plain, episode.reward, counts=False)
@@ -131,9 +131,10 @@ class Privileged:
                 shown=shown if first else (),
             )
             if first:
-                view = self._encoder.first((Message(role="system", content=trajectory.system), message))
+                view = self._encoder.first((Message(role="system", content=trajectory.system), message), tools)
             else:
-                view = self._encoder.turn(message, closed=turns[-1].sampled[-1] == self._encoder.end)
+                closed, before = turns[-1].sampled[-1] == self._encoder.end, trajectory.steps[index - 1].reply
+                view = self._encoder.turn(message, closed=closed, tools=tools, reply=before)
             turns.append(ScoredTurn(tokens.prompt, view, tokens.sampled, tokens.logprobs, informed))
         return ScoredEpisode(turns, episode.reward)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tutelage.errors import RecordError
 from tutelage.exchange import import_jsonl, read_jsonl, to_atif, write_atif, write_jsonl
 from tutelage.record import Record
-from tutelage.types import Cause, Diagnosis, Ending, Shown, Split, Step, Task, Tokens, Trajectory
+from tutelage.types import Cause, Diagnosis, Ending, Shown, Split, Step, Task, Tokens, Tool, Trajectory
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NUMBER = st.floats(allow_nan=False)
@@ -130,6 +130,17 @@ def test_atif_tells_the_whole_story(tmp_path: Path) -> None:
     assert second["metrics"]["prompt_token_ids"] == [1, 2, 3, 4, 5], "the whole context, not what was appended"
     assert second["metrics"]["logprobs"] == [-1.0]
     assert second["extra"]["diagnosis"]["cause"] == "invalid_action"
+    assert "tool_definitions" not in document["agent"]
+
+
+def test_atif_of_tools(tmp_path: Path) -> None:
+    atif = pytest.importorskip("atif")
+    trajectory, tool = a_trajectory(), Tool(name="move", description="Move.", parameters={"type": "object"})
+    moved = trajectory.steps[0].model_copy(update={"action": 'move({"source": "a"})'})
+    (path,) = write_atif([trajectory.model_copy(update={"tools": (tool,), "steps": (moved,)})], tmp_path)
+    document = atif.Trajectory.model_validate_json(path.read_text())
+    assert document.agent.tool_definitions[0]["function"]["name"] == "move"
+    assert document.steps[2].tool_calls[0].arguments == {"source": "a"}
 
 
 @MANY

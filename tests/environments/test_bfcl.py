@@ -287,7 +287,7 @@ def test_no_text_raises_or_runs_anything(tmp_path: Path, full_counts: bool) -> N
     )
     loose = st.builds(lambda name, rest: f"{name}({rest})", names, st.text(max_size=20) | st.just(code))
 
-    @settings(max_examples=3000 if full_counts else 300, deadline=None, derandomize=True)
+    @settings(max_examples=1000 if full_counts else 200, deadline=None, derandomize=True)
     @given(action=calls | loose | st.text(max_size=40) | st.just(code))
     def check(action: str) -> None:
         if environment._world is None:

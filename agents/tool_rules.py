@@ -26,6 +26,7 @@ MAX_LIST = 4
 _SLOT = re.compile(r"\{goal\}|\{other\}|\*")
 _NEW_LINE = re.compile(r"(?<!\\)\\n")
 """As JSON writes it."""
+_PATH = re.compile(r"\w\.\w|/")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 Arguments = dict[str, Any]
@@ -49,7 +50,7 @@ def experience(request: Request) -> dict[str, object]:
     ]
     if not useful:
         return {"note": "No step of it can be named."}
-    goal, template = request.goal, goal_template(request.goal)
+    goal, template = request.goal, _template(request, [turn for _, turn in useful])
     procedure = distinct(general(turn.action, goal, _seen(request, index)) for index, turn in useful)
     names = distinct(line.partition("(")[0] for line in procedure)
     slots = [slot for slot, _ in goal_values(goal)]
@@ -63,6 +64,23 @@ def experience(request: Request) -> dict[str, object]:
     }
     question = f"Which calls to {', '.join(names)} fulfil: {template}"
     return {"stickers": [{"conditions": conditions, "question": question}], "skills": [skill]}
+
+
+def _template(request: Request, useful: list[Turn]) -> str:
+    """The goal with slots for its literals, and for the plain words of it that were put into calls."""
+    words: set[str] = set()
+    observations = [turn.observation for turn in request.turns]
+    for turn in useful:
+        for value in (_read(turn.action) or ("", {}))[1].values():
+            if isinstance(value, str) and occurs(value, request.goal):
+                words.add(value)
+            elif isinstance(value, str):
+                words |= {word for word in re.findall(r"\w+", value) if any(occurs(word, it) for it in observations)}
+    # what stands beside them at first is of the same sort, such as the columns of a table
+    beside = [line for line in observations[0].splitlines()[:MAX_LINES] if any(occurs(word, line) for word in words)]
+    words |= {word for line in beside for word in re.findall(r"\w+", line)}
+    slots = re.compile(r"\{\w+\}|(?<!\w)(?P<word>[^\W\d]\w*)(?!\w)")
+    return slots.sub(lambda match: "{word}" if match["word"] in words else match[0], goal_template(request.goal))
 
 
 def _verification(useful: list[Turn], ending: str, goal: str) -> list[str]:
@@ -133,8 +151,19 @@ def _faults(
                     yield _with_argument(name, arguments, key, wrong), f"{key} is not what it has to be here."
     elif turn.result == ENDED:
         yield (f"{name}({ANY})" if arguments else f"{name}()"), f"{due[0]} is still due before the end."
-    cause = "This was just done." if turn.meaning == before else f"This is not what is due; {due[0]} is."
-    yield general(turn.action, goal, seen), cause
+    if _stands_for_others(turn.meaning, goal):
+        return  # with slots it would also be the call that is due for another value of the goal
+    if turn.meaning == before:
+        yield general(turn.action, goal, seen), "This was just done."
+    elif (name, arguments.keys()) != (due[0], due[1].keys()):
+        yield general(turn.action, goal, seen), f"This is not what is due; {due[0]} is."
+
+
+def _stands_for_others(called: str, goal: str) -> bool:
+    """Whether the goal names more values of a kind than the call holds of it."""
+    kinds = [("file" if _PATH.search(value) else slot, occurs(value, called)) for slot, value in goal_values(goal)]
+    used = {kind for kind, held in kinds if held}
+    return any(kind in used for kind, held in kinds if not held)
 
 
 def _wrong_values(value: Any, due: Any, goal: str, seen: list[str]) -> Iterator[str]:
@@ -146,7 +175,8 @@ def _wrong_values(value: Any, due: Any, goal: str, seen: list[str]) -> Iterator[
         if other and matches(pattern, _dumps(value), goal) and not matches(pattern, _dumps(due), goal):
             yield pattern
     wrong = _value(value, goal, seen)
-    if not matches(wrong, _dumps(due), goal):
+    # longer texts of the agent's own making never come back word for word
+    if " " not in wrong and not matches(wrong, _dumps(due), goal):
         yield wrong
 
 
@@ -224,8 +254,13 @@ def _telling(observation: str, goal: str) -> list[str]:
     lines = [line.strip() for line in observation.splitlines()[:MAX_LINES]]
     # a leading "not " would negate the trigger
     patterns = [slotted(line, goal) for line in lines if not line.startswith("not ")]
-    wordy = [pattern for pattern in patterns if _WORD.search(_SLOT.sub("", pattern))]
+    wordy = [pattern for pattern in patterns if _is_wording(_SLOT.sub(" ", pattern))]
     return (wordy or [pattern for pattern in patterns if GOAL in pattern])[:1]
+
+
+def _is_wording(text: str) -> bool:
+    """Whether a line's words are the tool's own, and not just a name or a value."""
+    return bool(_WORD.search(text)) and (len(text.split()) > 2 or bool(re.search(r"[^\w\s]", text)))
 
 
 def _read(action: str) -> tuple[str, Arguments] | None:

@@ -38,6 +38,7 @@ from tutelage.types import (
 )
 
 GOAL = 'Sell "lamp" for 12 to Ana Lima.'
+TWICE = 'Sell "lamp" and "sofa" for 12 to Ana Lima.'
 PRICED, SOLD = 'price({"item": "lamp", "amount": 12})', 'sell({"to": "Ana Lima", "receipt": "R-7"})'
 TOOLS = (
     Tool(
@@ -181,6 +182,12 @@ def test_a_mistake_put_right_does_not_fail_the_verdict_but_is_no_procedure(llm: 
     assert "detour" in rejection.detail
 
 
+def test_a_call_that_another_value_of_the_goal_may_need_is_not_forbidden(llm: LLM) -> None:
+    episode = play(PRICED, PRICED, "done()").model_copy(update={"goal": TWICE})
+    experiences, _ = distil(episode, judge(episode, llm), (), llm)
+    assert [item.content.forbidden for item in experiences if isinstance(item.content, Guardrail)] == ["done()"]
+
+
 def test_what_the_tools_refuse_anyway_needs_no_guardrail(llm: LLM) -> None:
     episode = play("price({})", PRICED, 'sing({"a": 1})')
     verdict = judge(episode, llm)
@@ -209,7 +216,7 @@ def test_without_an_expert_successes_teach_and_failures_do_not() -> None:
         ('f({"text": "one\\ntwo\\nlamp"})', 'f(text="{other}\\nlamp")'),
         (
             'f({"sql": "SELECT COUNT(*) FROM shop WHERE name = \'Ana Lima\' AND id = 7 LIMIT 1"})',
-            "f(sql=\"SELECT COUNT(*) FROM shop WHERE name = '{goal}' AND id = {other} LIMIT 1\")",
+            "f(sql=\"SELECT COUNT(*) FROM shop WHERE name = '{goal}' AND {other} = {other} LIMIT 1\")",
         ),
         ('f({"order": "desc", "all": true, "ids": [12, 7], "x": {"a": 1}})', None),
         ('f({"glob": "**"})', 'f(glob="{other}")'),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.patterns import MAX_TEXT, generalise, goal_template, matches, problem
+from tutelage.patterns import MAX_TEXT, generalise, goal_template, matches, problem, slotted
 
 LOGIN = 'Enter the username "bob" and the password "x\\y" and press login.'
 BOXES = "Select tea, green soup and click Submit"
@@ -67,6 +67,12 @@ def test_generalise_keeps_the_fixed_wording() -> None:
         ),
         ("tick red and dog then press submit", "tick {list} then press submit"),
         ("press red", "press {text}"),
+        ("Rename report.txt to a_b.txt in the folder docs/old.", "Rename {file} to {file} in the folder {file}."),
+        ("Move docs/a.tar.gz and 2024-plan.md to old/, then stop.", "Move {file} and {file} to {file}, then stop."),
+        ("How many orders has Ana Lima placed?", "How many orders has {name} placed?"),
+        ('Set the price of "lamp" to 12.50 by 2024-05-01.', 'Set the price of "{text}" to {number} by {date}.'),
+        ("Don't copy 'final draft.pdf' and/or unit_price.", "Don't copy '{text}' and/or {name}."),
+        ("Mail it to a.b@c.org e.g. at 10:30 AM.", "Mail it to a.b@c.org e.g. at {time}."),
     ],
 )
 def test_goal_template(goal: str, template: str) -> None:
@@ -83,6 +89,37 @@ def test_nothing_raises_and_a_generalised_literal_matches_its_text(pattern: str,
     general = generalise(text, goal)
     if "*" not in text and "{" not in text and not problem(general):
         assert matches(general, text, goal)
+
+
+SALE = 'Move report.txt into "docs" and set the price of Ana Lima to 12.'
+
+
+@pytest.mark.parametrize(
+    ("line", "pattern"),
+    [
+        ("No tool was called yet.", "No tool was called yet."),
+        ('Moved "report.txt" to "docs/b.txt".', 'Moved "{goal}" to "{goal}/{other}".'),
+        ("Ana Lima: 12 orders, 3 open", "{goal}: {goal} orders, {other} open"),
+        ('{"name": "docs", "files": ["b.txt", "report.txt"]}', '{"name": "{goal}", "files": ["{other}", "{goal}"]}'),
+        (" ".join("123456789"), "{other} {other} {other} {other} {other} {other} {other} {other} *"),
+        ("**", ""),
+        ("", ""),
+    ],
+)
+def test_slotted(line: str, pattern: str) -> None:
+    assert slotted(line, SALE) == pattern
+
+
+def test_slotted_keeps_what_nobody_said() -> None:
+    query = "SELECT id FROM price WHERE name = 'Ana Lima' AND id = 7 LIMIT 1"
+    told = "SELECT {other} FROM {goal} WHERE name = '{goal}' AND {other} = {other} LIMIT 1"
+    assert slotted(query, SALE, among=["price: id\n7"]) == told
+
+
+@given(st.text(max_size=80), st.text(max_size=40))
+def test_a_slotted_line_matches_its_line(line: str, goal: str) -> None:
+    pattern = slotted(line, goal)
+    assert not pattern or matches(pattern, line, goal)
 
 
 def test_hostile_patterns_end() -> None:

@@ -75,8 +75,10 @@ class Episode:
                 shown=self.recall.shown if first else (),
             )
         )
+        assert self.environment is not None, "context before begin"
         seed = stable_seed(self.seed, len(self.steps))
-        return Context(self.key, tuple(self.messages), seed, self.task.environment, self.tools)
+        # An environment may offer more tools later on; the trajectory keeps those that its system message lists.
+        return Context(self.key, tuple(self.messages), seed, self.task.environment, self.environment.tools)
 
     def propose(self, reply: Reply) -> Proposal:
         assert self.environment is not None, "propose before begin"

@@ -60,7 +60,7 @@ def test_the_expert_solves_the_shipped_tasks(full_counts: bool) -> None:
     """Also after mistakes: every other episode begins with a wrong call and a wrong file."""
     cls = mcp_environment(EXAMPLE)
     assert cls.families() == covered_families("mcp")
-    environment = cls()
+    environment = cls(timeout=60, start_timeout=120)
     tasks = [
         task
         for split in (Split if full_counts else [Split.TEST])

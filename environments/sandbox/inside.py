@@ -6,6 +6,8 @@ reach it, and when it ends, so does everything else in there. It sees neither th
 through descriptors that belong to the forked process.
 """
 
+from __future__ import annotations
+
 import builtins
 import contextlib
 import ctypes
@@ -19,6 +21,7 @@ import signal
 import socket
 import sys
 import types
+from typing import Any, NoReturn, TextIO
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MNT_DETACH = 2, 4, 8, 2
 PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 4, 22, 38, 2
@@ -34,20 +37,20 @@ class Filter(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("program", ctypes.c_void_p)]
 
 
-def check(result):
+def check(result: int) -> None:
     """Raise what libc left in errno."""
     if result:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
-def fresh_folder(limits):
+def fresh_folder(limits: dict[str, Any]) -> None:
     """Cover /tmp with an empty file system of its own, limited in bytes and in files."""
     options = f"mode=0700,size={limits['disk']},nr_inodes={limits['files'] + 1}"
     check(libc.mount(b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options.encode()))
 
 
-def limit(limits):
+def limit(limits: dict[str, Any]) -> None:
     """Set what the kernel counts for this process and those it starts."""
     seconds = max(1, int(limits["seconds"] + 0.999))
     for name, value in (
@@ -71,12 +74,12 @@ def limit(limits):
         resource.setrlimit(kind, (soft, hard))
 
 
-def drop_capabilities():
+def drop_capabilities() -> None:
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
     check(libc.capset(header, (ctypes.c_uint32 * 6)()))
 
 
-def filter_calls(program):
+def filter_calls(program: bytes) -> None:
     """From here on the kernel refuses the system calls that `program` names; this cannot be taken back."""
     text = ctypes.create_string_buffer(program, len(program))
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -84,7 +87,7 @@ def filter_calls(program):
     check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(structure), 0, 0))
 
 
-def snippet():
+def snippet() -> NoReturn:
     """Run the code that standard input holds, as a script; never returns."""
     parts = []
     while True:
@@ -95,29 +98,29 @@ def snippet():
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = text_to(1)
-    sys.stderr = sys.__stderr__ = text_to(2)
-    builtins.exit = builtins.quit = sys.exit
+    sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), text_to(1), text_to(2)  # noqa: SIM115
+    vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     sys.argv = ["code"]
     os._exit(execute(b"".join(parts), module.__dict__))
 
 
-def text_to(number):
+def text_to(number: int) -> TextIO:
     return open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
-def execute(source, namespace):
+def execute(source: bytes, namespace: dict[str, Any]) -> int:
     """Run the source and wait for its threads; return the exit status."""
     status = 0
     try:
         exec(compile(source, "<code>", "exec"), namespace)
-        threading = sys.modules.get("threading")
-        for thread in threading.enumerate() if threading else ():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
+        if "threading" in sys.modules:
+            threading = importlib.import_module("threading")
+            for thread in set(threading.enumerate()) - {threading.current_thread()}:
+                if not thread.daemon:
+                    thread.join()
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             status = (end.code or 0) & 255
@@ -135,20 +138,20 @@ def execute(source, namespace):
     return status
 
 
-def say(line):
+def say(line: str) -> None:
     """Write one last line to standard error, whatever has become of sys.stderr."""
     with contextlib.suppress(OSError):
         os.write(2, ("\n" + " ".join(line.split())[:2000]).encode("utf-8", "backslashreplace"))
 
 
-def text_of(thing):
+def text_of(thing: object) -> str:
     try:
         return str(thing)
     except BaseException:
         return "(its text cannot be made)"
 
 
-def describe(error):
+def describe(error: BaseException) -> str:
     """The error as Python's last line of a traceback, with the line of the code it came from."""
     name = type(error).__name__
     if isinstance(error, SyntaxError) and error.filename == "<code>":
@@ -163,7 +166,7 @@ def describe(error):
     return f"{text} (line {line})" if line else text
 
 
-def start(descriptors, limits, program):
+def start(descriptors: list[int], limits: dict[str, Any], program: bytes) -> NoReturn:
     """In the forked process: keep three descriptors, give up every right, then run the code."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
@@ -175,7 +178,7 @@ def start(descriptors, limits, program):
     snippet()
 
 
-def one_run(control, descriptors, limits, program):
+def one_run(control: socket.socket, descriptors: list[int], limits: dict[str, Any], program: bytes) -> int:
     """Fork, wait for the end or for the word to stop, then clear everything away; return the exit status."""
     fresh_folder(limits)
     process = os.fork()
@@ -200,7 +203,7 @@ def one_run(control, descriptors, limits, program):
     return status
 
 
-def clear(process):
+def clear(process: int) -> int:
     """Kill whatever runs in here beside the server, and return the status of `process`."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, signal.SIGKILL)
@@ -214,10 +217,10 @@ def clear(process):
             status = os.waitstatus_to_exitcode(code)
 
 
-def serve(limits, program):
+def serve(limits: dict[str, Any], program: bytes) -> NoReturn:
     """Answer each `run` with the exit status, until the other end of the socket is closed."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)  # process 1 has no default: the kernel drops what comes from inside
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_DFL)  # process 1 has no default: the kernel drops what comes from inside
     check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
     control = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -237,7 +240,7 @@ def serve(limits, program):
             control.send(str(one_run(control, descriptors, limits, program)).encode())
 
 
-def alone(limits, program, user=None):
+def alone(limits: dict[str, Any], program: bytes, user: int | None = None) -> NoReturn:
     """Run one snippet in this very process, as `user` if that is given."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)

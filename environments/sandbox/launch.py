@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 ENVIRONMENT = {"PATH": "/usr/bin", "LANG": "C.UTF-8"}
@@ -29,7 +30,7 @@ def main() -> None:
             return
 
 
-def _confined(given: dict, environment: dict[str, str]) -> int:  # type: ignore[type-arg]
+def _confined(given: dict[str, Any], environment: dict[str, str]) -> int:
     os.environ["HOME"] = given["folder"]  # sandlock asks for it when imported
     import sandlock
 

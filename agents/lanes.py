@@ -1,8 +1,9 @@
 """Environments on threads of their own, so that many of them can step at once.
 
-A lane makes one environment of each kind that its tasks ask for. An environment is made, used and closed by one thread only: Playwright's objects, for one, belong to
-the thread that made them. A call that does not come back in time costs its thread and its environment,
-never the program: the threads are daemons, and a fresh lane takes the place of the lost one.
+A lane makes one environment of each kind that its tasks ask for. An environment is made, used and closed by
+one thread only: Playwright's objects, for one, belong to the thread that made them. A call that does not come
+back in time costs its thread and its environments, never the program: the threads are daemons, and a fresh
+lane takes the place of the lost one.
 """
 
 from collections.abc import Callable, Sequence

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-from tutelage.agents.experts import View, advise
+from tutelage.agents.experts import View, acceptable
 from tutelage.agents.requests import Request
-from tutelage.calls import Call, CallError, parse_call
 
 
 def mistakes(request: Request) -> list[int]:
@@ -17,21 +16,8 @@ def mistakes(request: Request) -> list[int]:
     return [
         index
         for index, turn in enumerate(request.turns)
-        if not _among(turn.action, advise(request.environment, view(request, index)).actions)
+        if not acceptable(request.environment, view(request, index), turn.action)
     ]
-
-
-def _among(action: str, good: Iterable[str]) -> bool:
-    try:
-        call = _plain(parse_call(action))
-    except CallError:
-        return False
-    return any(_plain(parse_call(other)) == call for other in good)
-
-
-def _plain(call: Call) -> Call:
-    """``done({})`` is ``done()``."""
-    return Call(call.name, ()) if call.args == ({},) else call
 
 
 def view(request: Request, index: int) -> View:

@@ -12,8 +12,8 @@ from tutelage.types import Cause, Message, Shown, Step, Trajectory
 
 def split_reply(text: str) -> tuple[str, str]:
     """Thought and action of a reply: the last non-empty line is the action, what precedes it the thought."""
-    lines = text.strip().splitlines()
-    return ("\n".join(lines[:-1]).strip(), lines[-1].strip()) if lines else ("", "")
+    lines = text.strip().split("\n")  # not splitlines: a value may hold other line separators
+    return "\n".join(lines[:-1]).strip(), lines[-1].strip()
 
 
 def join_reply(thought: str, action: str) -> str:

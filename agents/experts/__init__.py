@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tutelage.agents.experts.page import Advice, View
 from tutelage.agents.experts.registry import NoExpert
-from tutelage.calls import CallError, parse_call
+from tutelage.calls import Call, CallError, parse_call
 from tutelage.registry import resolve
 
 BUILTIN = {
@@ -32,7 +32,17 @@ COVERED = {
 Expert = Callable[[View], tuple[str, str]]
 """From what is seen to (thought, action)."""
 
-__all__ = ["Advice", "Expert", "NoExpert", "View", "acceptable", "advise", "covered_families", "expert_for", "expert_names"]
+__all__ = [
+    "Advice",
+    "Expert",
+    "NoExpert",
+    "View",
+    "acceptable",
+    "advise",
+    "covered_families",
+    "expert_for",
+    "expert_names",
+]
 
 
 def advise(environment: str, view: View) -> Advice:
@@ -78,8 +88,14 @@ def covered_families(environment: str) -> tuple[str, ...]:
 
 def acceptable(environment: str, view: View, action: str) -> bool:
     """Whether the expert would also take `action` here, up to choices whose order is free."""
+    good = advise(environment, view).actions
     try:
-        call = parse_call(action)
+        call = _plain(parse_call(action))
     except CallError:
         return False
-    return any(parse_call(good) == call for good in advise(environment, view).actions)
+    return any(_plain(parse_call(other)) == call for other in good)
+
+
+def _plain(call: Call) -> Call:
+    """``done({})`` is ``done()``."""
+    return Call(call.name, ()) if call.args == ({},) else call

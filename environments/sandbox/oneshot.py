@@ -6,6 +6,7 @@ What keeps the code in is Landlock, through the package `sandlock`; or nothing, 
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from tutelage.environments.sandbox import seccomp, system, watch
 from tutelage.environments.sandbox.base import LONGEST_CODE, Limits, Ran, Sandbox
 from tutelage.errors import MissingPart
 
+STARTS_WITHIN = 20.0
+"""Seconds for the launcher to get ready, which do not count as the snippet's."""
 CLEARS_WITHIN = 5.0
 """Seconds in which the processes of a snippet must be gone once they are killed."""
 
@@ -75,9 +78,15 @@ class OneShot(Sandbox):
             streams.handed_over()
             os.close(theirs)
             theirs = -1
+            with contextlib.suppress(BlockingIOError):
+                os.set_blocking(answer, False)
+                poll = select.poll()
+                poll.register(answer, select.POLLIN)
+                poll.poll(1000 * STARTS_WITHIN)
+                os.read(answer, 1)
             stopped = watch.follow(streams, answer, lambda: self._too_much(process.pid, folder))
             gone = clear(process)
-            status = os.read(answer, 16)
+            status = os.read(answer, 16)  # at its end by now, with or without a status
         finally:
             for descriptor in (answer, theirs):
                 if descriptor >= 0:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,7 +105,7 @@ def test_the_attempts_would_work_where_nothing_holds_them() -> None:
     """Else the suite above would show nothing."""
     eyes = attacks.Watch()
     try:
-        loose = OneShot(attacks.LIMITS, landlock=False)
+        loose = OneShot(replace(attacks.LIMITS, seconds=3.0), landlock=False)
         for name in REAL:
             assert "ESCAPED" in loose.run(eyes.fill(attacks.ATTACKS[name])).output, name
         assert eyes.alarms() == ["a listener was reached"]
@@ -122,7 +123,7 @@ def test_landlock_holds_files_network_and_rights(full_counts: bool) -> None:
     eyes = attacks.Watch()
     chosen = [name for name in attacks.ATTACKS if name.startswith(FILES_AND_NETWORK)]
     try:
-        held: Sandbox = OneShot(attacks.LIMITS, landlock=True)
+        held: Sandbox = OneShot(replace(attacks.LIMITS, seconds=3.0), landlock=True)  # each starts a Python
         for name in chosen if full_counts else chosen[::8]:
             ran = held.run(eyes.fill(attacks.ATTACKS[name]))
             assert "ESCAPED" not in ran.output, f"{name}: {ran.output}"

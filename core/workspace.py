@@ -94,7 +94,7 @@ class Workspace:
 
         model = model or self.config.teacher.model
         if model != ANY_EXPERT:
-            return LLMPolicy(self.llm("teacher", model))
+            return LLMPolicy(self.llm("teacher", model), native_tools=self.config.teacher.tools == "native")
         return PerEnvironment({name: LLMPolicy(self.llm("teacher", f"expert/{name}")) for name in self.taught.names})
 
     def clumsy_teacher(self) -> Policy:

@@ -144,11 +144,10 @@ class ChatEncoder:
         return _Written(*learnt) if learnt else self._plain
 
     def _render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None) -> str:
-        given = {"tools": list(tools)} if tools else {}
-        rendered = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True, **given
+        given: Any = list(tools) if tools else None
+        return str(
+            self.tokenizer.apply_chat_template(list(messages), tools=given, tokenize=False, add_generation_prompt=True)
         )
-        return str(rendered)
 
     def _shielded(self, value: Any) -> Any:
         """JSON with numbers in the place of texts that would pass for control tokens or placeholders."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,14 @@ def _children() -> list[psutil.Process]:
 
 
 def _ended(pid: int) -> bool:
-    """Whether a process that is not our child is gone, or waits only for its new parent to notice."""
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    """Whether a process that is not our child is gone soon, or waits only for its new parent to notice."""
+    for _ in range(100):
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.1)  # it was told to end; a busy machine takes a moment
+                continue
+        return True
+    return False
 
 
 @pytest.fixture

@@ -21,9 +21,13 @@ CONFIG = Path(__file__).parents[2] / "configs" / "toy.toml"
 def test_tiny_learns_toy_by_fine_tuning(tmp_path: Path) -> None:
     """With the demonstrations, steps and learning rate of the toy configuration, judged on pages not trained on."""
     config = load_config(CONFIG)
-    teacher = LLMPolicy(LLM(config.teacher.model, role="teacher"))
+    teacher = LLMPolicy(LLM("expert/toy", role="teacher"))
     demonstrations = run_episodes(
-        Toy.tasks(Split.TRAIN, count=config.collect.demonstrations), teacher, Toy, act=config.act, seed=config.seed
+        Toy.tasks(Split.TRAIN, count=config.collect.demonstrations),
+        teacher,
+        lambda _: Toy(),
+        act=config.act,
+        seed=config.seed,
     )
     assert all(episode.success for episode in demonstrations)
     with closing(Record.open(tmp_path)) as record:

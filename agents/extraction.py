@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tutelage.agents.distiller import Rejection, distil_many
 from tutelage.agents.guard import forbids
 from tutelage.agents.judge import judge_many
+from tutelage.agents.review import CANNOT_TELL
 from tutelage.errors import BudgetSpent, TutelageError
 from tutelage.llm import LLM
 from tutelage.types import Ending, Experience, Guardrail, Split, Status, Trajectory, Verdict
@@ -73,7 +74,9 @@ def extract(
         "usable": len(usable),
         "judged": len(judged),
         "accepted": sum(item.success for item in usable),
-        "judge agrees": sum(known[item.id].successful == item.success for item in judged),
+        "judge agrees": sum(
+            known[item.id].successful == item.success for item in judged if known[item.id].reason != CANNOT_TELL
+        ),
         "distilled": len(chosen),
         **{f"{kind} candidates": n for kind, n in Counter(item.kind for item in candidates).items()},
         "united": len(candidates) - len(united) - unchanged,

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from tutelage.agents.experts import View, acceptable
 from tutelage.agents.requests import Request
 
+CANNOT_TELL = "There is no scripted expert for this environment, so it cannot tell."
+"""Reason of a verdict that is none."""
+
 
 def mistakes(request: Request) -> list[int]:
     """Steps that the expert would not have taken.

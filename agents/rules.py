@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from tutelage.agents import page_rules, tool_rules
 from tutelage.agents.experts import NoExpert
 from tutelage.agents.requests import ENDED, Request, read_request
-from tutelage.agents.review import mistakes
+from tutelage.agents.review import CANNOT_TELL, mistakes
 from tutelage.errors import PolicyFailed, UnknownName
 
 
@@ -39,7 +39,7 @@ def _judge(request: Request) -> dict[str, object]:
     except NoExpert:
         return _judgement(False, "The scripted expert does not know this goal, so it cannot tell.")
     except UnknownName:
-        return _judgement(False, "There is no scripted expert for this environment, so it cannot tell.")
+        return _judgement(False, CANNOT_TELL)
     last = len(request.turns) - 1
     if request.turns[last].result != ENDED:
         return _judgement(False, "The episode stopped before the task was finished.", wrong)

@@ -9,7 +9,7 @@ from itertools import chain
 
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.seeds import stable_seed
-from tutelage.config import RolloutStageConfig, StageConfig
+from tutelage.config import ActConfig, RolloutStageConfig, StageConfig
 from tutelage.errors import ConfigError
 from tutelage.progress import Reporter
 from tutelage.training.base import StageContext, run_stage
@@ -30,6 +30,15 @@ DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, UNGUARDED, GUARDED, ROLLOUTS = (
 )
 EXPERIENCE_ARMS = (DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, ROLLOUTS)
 """Arms whose trajectories feed memory and SFT."""
+
+
+LONGEST_GOLD = 1000
+"""Steps of a known solution at most."""
+
+
+def unhurried(act: ActConfig) -> ActConfig:
+    """The same without limits that a known solution could reach."""
+    return act.model_copy(update={"max_steps": LONGEST_GOLD, "stall_after": LONGEST_GOLD})
 
 
 def task_block(workspace: Workspace, split: Split, cycle: int, start: int, count: int) -> list[Task]:
@@ -66,7 +75,7 @@ def run_and_record(
             [keys[key] for key in missing],
             policy,
             workspace.suite.make,
-            act=workspace.config.act,
+            act=unhurried(workspace.config.act) if arm == ORACLE else workspace.config.act,
             memory=memory,
             seed=stable_seed(workspace.config.seed, cycle, arm),
             on_finished=finished,

@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING
 
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.seeds import stable_seed
-from tutelage.cycle import ROLLOUTS, cycle_students
+from tutelage.cycle import ROLLOUTS, cycle_students, unhurried
 from tutelage.environments.suite import Suite
-from tutelage.errors import UnknownName
+from tutelage.errors import ConfigError, UnknownName
 from tutelage.evaluate import compare_arms, evaluate_arm, held_out_tasks, measured, seen_pairs
 from tutelage.progress import Reporter
 from tutelage.results import ComparisonDoc, EvaluationDoc, load, percent, rates, save
 from tutelage.results import interval as interval_text
 from tutelage.types import Arm, Policy, Split, Student, Task, Trajectory, new_id
 from tutelage.workspace import ANY_EXPERT, Workspace
-
-LONGEST_GOLD = 1000
-"""Steps of a known solution at most."""
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -162,10 +159,39 @@ def policy_named(workspace: Workspace, name: str) -> Policy:
     return workspace.acting(name)
 
 
+def playable(workspace: Workspace, policy: str, suite: Suite, report: Reporter) -> Suite:
+    """The environments of `suite` that a policy named on the command line can act in; says what is left out.
+
+    Raises:
+        ConfigError: it can act in none of them.
+    """
+    from tutelage.agents.experts import expert_names
+
+    scripted = policy == "expert" or (policy == "teacher" and workspace.config.teacher.model == ANY_EXPERT)
+    able = suite.with_gold if policy == "oracle" else expert_names() if scripted else suite.names
+    left = [name for name in suite.names if name not in able]
+    if len(left) == len(suite.names):
+        raise ConfigError(
+            f"{policy} cannot act in {', '.join(left)}: "
+            + ("no solutions are known there" if policy == "oracle" else "there is no scripted expert for it")
+        )
+    if left:
+        report.say(f"{policy} cannot act in {', '.join(left)}, which is left out")
+    return suite.only(environments=able)
+
+
 def rollout(
     workspace: Workspace, tasks: Sequence[Task], policy: str, *, memory: bool, report: Reporter
 ) -> list[Trajectory]:
-    """Run a policy on tasks and record its trajectories, whatever was recorded before."""
+    """Run a policy on tasks and record its trajectories, whatever was recorded before.
+
+    Raises:
+        ConfigError: known solutions of held-out tasks would be recorded.
+    """
+    if policy == "oracle" and any(task.split is not Split.TRAIN for task in tasks):
+        raise ConfigError(
+            "an oracle's solutions are recorded for train tasks only; `tutelage eval --policy oracle` checks all"
+        )
     acting = policy_named(workspace, policy)
     batch, done = new_id("run"), 0
 
@@ -245,7 +271,7 @@ def replay_gold(workspace: Workspace, suite: Suite, report: Reporter) -> Arm:
         tasks,
         oracle,
         suite.make_for_evaluation,
-        act=workspace.config.act.model_copy(update={"max_steps": LONGEST_GOLD, "stall_after": LONGEST_GOLD}),
+        act=unhurried(workspace.config.act),
         on_finished=finished,
     )
     return measured(found, student_label=oracle.label, memory=False, split=None)

@@ -93,7 +93,7 @@ def choose(
     sources = [source.trajectory for item in experiences for source in item.sources if source.trajectory in by_id]
     groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for item in reversed(trajectories):
-        groups[item.policy, item.memory, item.task.split, item.task.family, item.success].append(item.id)
+        groups[item.policy, item.memory, item.task.split, item.task.kind, item.success].append(item.id)
     spread = [name for turn in zip_longest(*groups.values()) for name in turn if name is not None]
     picked = dict.fromkeys([*blocked[: limit // 3], *list(dict.fromkeys(sources))[: limit // 3]])
     picked |= dict.fromkeys(name for name in spread if name not in picked)
@@ -201,6 +201,10 @@ def _labels(students: Sequence[Student], trajectories: Sequence[Trajectory]) -> 
     scripted = sorted({item.policy for item in trajectories if "(scripted" in item.policy})
     if scripted:
         notes.append(f"Scripted demonstrators, not models: {', '.join(scripted)}.")
+    if any(item.policy.startswith("oracle") for item in trajectories):
+        notes.append(
+            "An oracle that replays known solutions is among the demonstrators; it sees more than a model would."
+        )
     if any(student.weights == "tiny" for student in students):
         notes.append(
             "The student is tiny: a random two-layer model that was never pretrained. It shows that the parts work "

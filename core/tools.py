@@ -81,7 +81,8 @@ def with_listing(intro: str, tools: Sequence[Tool]) -> str:
 
 def without_listing(system: str, tools: Sequence[Tool]) -> str:
     """The system message without the list that `with_listing` put there, for models that get tools as data."""
-    return system.removesuffix("\n" + listing(tools)) if tools else system
+    head, found, _ = system.rpartition(f"\n{HEADING}\n")  # an episode may offer more tools than it began with
+    return head if tools and found else system
 
 
 def write_call(name: str, arguments: dict[str, Any]) -> str:

@@ -271,10 +271,6 @@ class Status(StrEnum):
     RETIRED = "retired"
 
 
-EVERYWHERE: Final = "*"
-"""The environment of an experience that is meant for all of them."""
-
-
 class Experience(Frozen):
     """A sticker, skill or guardrail with its provenance. A change makes a new version."""
 

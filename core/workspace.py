@@ -52,13 +52,18 @@ def find_config(
 class Workspace:
     """Opens what a job needs, each part only when it is asked for."""
 
-    def __init__(self, config: Config):
-        """Raises ConfigError or UnknownName where an environment or its families do not exist."""
+    def __init__(self, config: Config, *, remember: bool = True):
+        """Open or make it; `remember` keeps `config` for later commands that name none (a new workspace always does).
+
+        Raises:
+            ConfigError, UnknownName: an environment or its families do not exist.
+        """
         self.config = config
         self.folder: Path = config.workspace
         self.suite = Suite.open([(item.name, item.families, item.settings) for item in config.environments])
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2))
+        if remember or not (self.folder / CONFIG_FILE).exists():
+            (self.folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2))
         self.record = Record.open(self.folder)
 
     @cached_property
@@ -89,13 +94,15 @@ class Workspace:
 
     def acting(self, model: str = "") -> Policy:
         """A language model as a policy (default: the teacher); ``expert/*`` is each environment's own expert."""
+        from tutelage.agents.experts import expert_names
         from tutelage.agents.llm_policy import LLMPolicy
         from tutelage.agents.per_environment import PerEnvironment
 
         model = model or self.config.teacher.model
         if model != ANY_EXPERT:
             return LLMPolicy(self.llm("teacher", model), native_tools=self.config.teacher.tools == "native")
-        return PerEnvironment({name: LLMPolicy(self.llm("teacher", f"expert/{name}")) for name in self.taught.names})
+        names = [name for name in self.suite.names if name in expert_names()]
+        return PerEnvironment({name: LLMPolicy(self.llm("teacher", f"expert/{name}")) for name in names})
 
     def clumsy_teacher(self) -> Policy:
         """The teacher with injected mistakes."""

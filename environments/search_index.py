@@ -54,6 +54,6 @@ def _library() -> Any:
     try:
         import bm25s
     except ModuleNotFoundError as error:
-        raise MissingPart("keyword search is missing: pip install 'tutelage[memory]'") from error
+        raise MissingPart("keyword search is missing: pip install 'tutelage[tools]'") from error
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it asks for DEBUG
     return bm25s

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any
 
 from tutelage.environments.base import Environment, environment_class
@@ -54,6 +55,7 @@ class Suite:
                     f"environment {found.name} has no task family {', '.join(unknown)}; "
                     f"`tutelage env show {name}` lists them"
                 )
+            _check_settings(found, settings if found is plain else {})
             parts.append(Part(found, tuple(families) or known, settings if found is plain else {}))
         names = [part.name for part in parts]
         if len(set(names)) < len(names):
@@ -75,10 +77,10 @@ class Suite:
         return tuple(f"{part.name}/{family}" for part in self.parts for family in part.families)
 
     def only(self, families: Sequence[str] = (), environments: Sequence[str] | None = None) -> "Suite":
-        """The part of it with these families (``family`` or ``environment/family``) and environments.
+        """The part of it with these families (``family`` or ``environment/family``) and environments; may be empty.
 
         Raises:
-            ConfigError: nothing of it is left, or a family is unknown.
+            ConfigError: a family is unknown.
         """
         wanted = [part for part in self.parts if environments is None or part.name in environments]
         if families:
@@ -116,6 +118,13 @@ class Suite:
         """A new environment for measuring, which shares nothing between episodes."""
         part = self._by_name[name]
         return part.environment.for_evaluation(**part.settings)
+
+
+def _check_settings(environment: type[Environment], settings: dict[str, Any]) -> None:
+    try:
+        signature(environment).bind(**settings)
+    except TypeError as error:
+        raise ConfigError(f"settings of environment {environment.name}: {error}") from error
 
 
 def _names(part: Part, family: str) -> set[str]:

@@ -16,7 +16,7 @@ from tutelage.memory.index import VectorIndex
 from tutelage.memory.keyword import KeywordIndex, tokens
 from tutelage.memory.text import distilled, render, verbatim
 from tutelage.record import Record
-from tutelage.types import EVERYWHERE, Experience, Kind, Recall, Shown, Split, Status, Step, Task, Trajectory
+from tutelage.types import Experience, Kind, Recall, Shown, Split, Status, Step, Task, Trajectory
 
 _LOG = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class MemoryStore:
         something. Nothing that was drawn from this very task is returned.
         """
         with self._lock:
-            wanted = _wanted(environment=[task.environment, EVERYWHERE], status=Status.ACTIVE)
+            wanted = _wanted(environment=task.environment, status=Status.ACTIVE)
             rules = self._matching({**wanted, "family": [task.family], "kind": ["guardrail"]}, task.id)
             shown: dict[str, Shown] = {}
             if self._config.top_k:

@@ -80,7 +80,8 @@ def opened(
     """The workspace of a command; `existing` ones refuse to make it, `environments` replace the configured ones."""
     from tutelage.workspace import Workspace
 
-    workspace = Workspace(load(config, overrides, existing=existing, environments=environments or ()))
+    found = load(config, overrides, existing=existing, environments=environments or ())
+    workspace = Workspace(found, remember=not environments)
     try:
         yield workspace
     finally:

@@ -81,7 +81,7 @@ def rollout(
     from tutelage.progress import reporting
 
     with opened(config, overrides, existing=False, environments=environment) as workspace, reporting() as report:
-        suite = workspace.suite.only(family or ())
+        suite = measure.playable(workspace, policy, workspace.suite.only(family or ()), report)
         turn = len(suite.families)
         tasks = suite.tasks(split, start * turn, episodes * turn)
         found = measure.rollout(workspace, tasks, policy, memory=memory, report=report)
@@ -115,7 +115,9 @@ def evaluate(
     from tutelage.progress import reporting
 
     with opened(config, overrides, existing=False, environments=environment) as workspace, reporting() as report:
-        suite = workspace.suite.only(family or (_covered(workspace.suite) if covered else ()))
+        suite = measure.playable(workspace, policy, workspace.suite.only(family or ()), report)
+        if covered:
+            suite = suite.only(_covered(suite))
         if policy == "oracle":
             arm = measure.replay_gold(workspace, suite, report)
         else:
@@ -129,6 +131,10 @@ def evaluate(
 
 
 def _covered(suite: "Suite") -> list[str]:
-    from tutelage.agents.experts import covered_families
+    from tutelage.agents.experts import covered_families, expert_names
+    from tutelage.errors import ConfigError
 
-    return [f"{name}/{family}" for name in suite.names for family in covered_families(name)]
+    found = [f"{name}/{family}" for name in suite.names if name in expert_names() for family in covered_families(name)]
+    if not found:
+        raise ConfigError(f"no scripted expert covers any of {', '.join(suite.names)}")
+    return found

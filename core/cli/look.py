@@ -36,11 +36,12 @@ def show_environment(
     as_json: JsonOption = False,
 ) -> None:
     """What an environment offers, and what an agent sees of one of its tasks."""
+    from tutelage.config import load_config
     from tutelage.environments.suite import Suite
     from tutelage.errors import UnknownName
 
-    told = dict(item.split("=", 1) for item in settings or ())
-    suite = Suite.open([(name, (), told)])
+    given = load_config(None, [f"environments.0.settings.{item}" for item in settings or ()])
+    suite = Suite.open([(name, (), given.environments[0].settings)])
     found = suite.parts[0].environment
     system = found.system or getattr(found, "intro", "")  # the tools are offered with a task
     data: dict[str, Any] = {"name": found.name, "system": system, "families": list(found.families())}
@@ -49,7 +50,9 @@ def show_environment(
             raise UnknownName(f"{found.name} has no task family {family!r}; `tutelage env show {name}` lists them")
         environment = suite.make(found.name)
         try:
-            task = found.tasks(Split.TRAIN, [family], start=seed)[0]
+            task = next(iter(found.tasks(Split.TRAIN, [family], start=seed)), None)
+            if task is None:
+                raise UnknownName(f"{found.name} has no train task of family {family!r}")
             observation, info = environment.reset(options={"task": task})
             data["system"] = environment.system
         finally:
@@ -60,7 +63,7 @@ def show_environment(
     elif family is not None:
         print(f"{data['system']}\n\nGoal: {data['goal']}\nObservation:\n{data['observation']}")
     else:
-        print(f"{found.name}: {len(data['families'])} task families\n\n{found.system}\n")
+        print(f"{found.name}: {len(data['families'])} task families\n\n{data['system']}\n")
         print(", ".join(data["families"]))
 
 

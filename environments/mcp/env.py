@@ -193,7 +193,7 @@ def _client() -> "type[Connection]":
     try:
         from tutelage.environments.mcp.connection import Connection
     except ModuleNotFoundError as error:
-        raise MissingPart("the MCP client is not installed; run: pip install 'tutelage[mcp]'") from error
+        raise MissingPart("the MCP client is not installed; run: pip install 'tutelage[tools]'") from error
     return Connection
 
 

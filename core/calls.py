@@ -34,8 +34,8 @@ class Call:
         return f"{self.name}({', '.join(json.dumps(arg, ensure_ascii=False) for arg in self.args)})"
 
 
-def parse_call(text: str) -> Call:
-    """Parse exactly one call.
+def parse_call(text: str, example: str = 'click("r1")') -> Call:
+    """Parse exactly one call; `example` shows the agent how one is written where this is none.
 
     Raises:
         CallError: with a message fit to be shown to the agent.
@@ -47,13 +47,13 @@ def parse_call(text: str) -> Call:
         raise CallError(f"The action has {len(text)} characters; the limit is {MAX_LENGTH}.")
     match = _SHAPE.match(text)
     if match is None:
-        raise CallError(f'{_quote(text)} is not an action; write one call such as click("r1").')
+        raise CallError(f"{_quote(text)} is not an action; write one call such as {example}.")
     name, inside = match.groups()
     try:
         args = json.loads(f"[{inside}]", parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise CallError(
-            f'The arguments of {_quote(text)} are not JSON; put text in double quotes, as in {name}("r1").'
+            f"The arguments of {_quote(text)} are not JSON; put text in double quotes, as in {example}."
         ) from error
     if too_deep(args):
         raise CallError(f"The arguments of {_quote(text)} are nested too deeply.")

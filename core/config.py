@@ -139,7 +139,7 @@ class RolloutStageConfig(StageConfig):
     invalid_penalty: float = Field(0.05, ge=0)
     """Taken from the reward (1 for a solved task) per action that is malformed or names nothing on the page."""
     partial_credit: float = Field(0.0, ge=0, lt=1)
-    """Reward of an unsolved task whose every part but the last is done, where the environment can tell."""
+    """Reward of an unsolved task per share of it that is done, where the environment can tell."""
 
     @model_validator(mode="after")
     def _groups(self) -> "RolloutStageConfig":

@@ -58,6 +58,8 @@ class Environment(gymnasium.Env[str, str]):
     """System message: what this environment is and which actions it takes; may differ by episode."""
     tools: tuple[Tool, ...] = ()
     """Tools of the present episode that the system message lists (`tutelage.environments.tools`)."""
+    example: str = 'click("r1")'
+    """A call as this environment takes it, shown to an agent whose reply is none."""
 
     task: Task
     observation: str = ""
@@ -155,7 +157,7 @@ class Environment(gymnasium.Env[str, str]):
         before = self.observation
         problem: Diagnosis | None = None
         try:
-            outcome = self.act(parse_call(action))
+            outcome = self.act(parse_call(action, self.example))
         except TargetError as error:
             outcome, problem = Outcome(before), Diagnosis(cause=Cause.UNKNOWN_TARGET, evidence=str(error))
         except CallError as error:

@@ -24,6 +24,7 @@ class ToolEnvironment(Environment):
     """
 
     system: str = ""
+    example = 'tool({"argument": "value"})'
     intro: ClassVar[str]
     """What the environment is, as the first line of the system message; the tools follow it."""
 

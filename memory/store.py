@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError
+from tutelage.keyword import KeywordIndex, tokens
 from tutelage.memory.consolidate import identity, merged, with_status
 from tutelage.memory.embedder import embedder
 from tutelage.memory.index import VectorIndex
-from tutelage.memory.keyword import KeywordIndex, tokens
 from tutelage.memory.text import distilled, render, verbatim
 from tutelage.record import Record
 from tutelage.types import Experience, Kind, Recall, Shown, Split, Status, Step, Task, Trajectory

@@ -110,7 +110,10 @@ def evaluate(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a policy per task family, with intervals. An oracle measures the environment: it replays all tasks."""
+    """Measure a policy per task family, with intervals.
+
+    An oracle checks the environment instead: all its tasks, whatever -n and --split say.
+    """
     from tutelage import measure
     from tutelage.progress import reporting
 

@@ -1,6 +1,7 @@
 """Tool calls in the forms that chat templates teach: learnt, written, read back, and never re-rendered."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,81 +31,14 @@ from tutelage.types import (
     Trajectory,
 )
 
+TEMPLATES = Path(__file__).parent / "templates"
 # The structure of the templates of these families, in few words.
-QWEN = """\
-{%- if tools %}
-    {{- '<|im_start|>system\\n' + messages[0].content + '\\n\\n# Tools\\n\\nSignatures:\\n<tools>' }}
-    {%- for tool in tools %}{{- '\\n' }}{{- tool | tojson }}{%- endfor %}
-    {{- '\\n</tools>\\n\\nCall {"name": <name>, "arguments": <object>} in <tool_call></tool_call>.<|im_end|>\\n' }}
-{%- else %}
-    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
-{%- endif %}
-{%- for message in messages[1:] %}
-    {%- if message.role == 'user' or (message.role == 'assistant' and not message.tool_calls) %}
-        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
-    {%- elif message.role == 'assistant' %}
-        {{- '<|im_start|>assistant' }}
-        {%- if message.content %}{{- '\\n' + message.content }}{%- endif %}
-        {%- for call in message.tool_calls %}
-            {%- if call.function is defined %}{%- set call = call.function %}{%- endif %}
-            {{- '\\n<tool_call>\\n{"name": "' + call.name + '", "arguments": ' }}
-            {{- call.arguments | tojson }}
-            {{- '}\\n</tool_call>' }}
-        {%- endfor %}
-        {{- '<|im_end|>\\n' }}
-    {%- elif message.role == 'tool' %}
-        {{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
-"""
+QWEN = (TEMPLATES / "qwen.jinja").read_text()
 # A template of its own for tools, a role of its own for results, arguments first, and no thought beside a call.
-CHATML = """\
-{%- for message in messages %}
-    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
-"""
-HERMES = """\
-{{- '<|im_start|>system\\nYou call functions. <tools> ' }}
-{%- for tool in tools %}{{- tool.function | tojson }}{%- if not loop.last %}{{- '\\n' }}{%- endif %}{%- endfor %}
-{{- ' </tools><|im_end|>\\n' }}
-{%- for message in messages %}
-    {%- if message.role == 'assistant' and message.tool_calls is defined %}
-        {{- '<|im_start|>assistant' }}
-        {%- for call in message.tool_calls %}
-            {{- '\\n<tool_call>\\n{"arguments": ' + call.function.arguments | tojson }}
-            {{- ', "name": "' + call.function.name + '"}\\n</tool_call>' }}
-        {%- endfor %}
-        {{- '<|im_end|>\\n' }}
-    {%- elif message.role == 'tool' %}
-        {{- '<|im_start|>tool\\n<tool_response>\\n' + message.content + '\\n</tool_response>' }}
-        {{- '\\n' if not loop.last }}{{- '<|im_end|>\\n' }}
-    {%- else %}
-        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
-"""
+CHATML = (TEMPLATES / "chatml.jinja").read_text()
+HERMES = (TEMPLATES / "hermes.jinja").read_text()
 # Tools beside the first user message, a call without marks, results quoted: those stay the user's.
-LLAMA = """\
-{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
-{%- for message in messages[1:] %}
-    {%- if message.tool_calls %}
-        {{- '<|im_start|>assistant\\n{"name": "' + message.tool_calls[0].function.name + '", "parameters": ' }}
-        {{- message.tool_calls[0].function.arguments | tojson }}{{- '}<|im_end|>\\n' }}
-    {%- elif message.role == 'tool' %}
-        {{- '<|im_start|>ipython\\n' }}{{- message.content | tojson }}{{- '<|im_end|>\\n' }}
-    {%- else %}
-        {{- '<|im_start|>' + message.role + '\\n' }}
-        {%- if tools and loop.first %}{{- 'Functions:\\n' }}
-            {%- for tool in tools %}{{- tool | tojson(indent=4) }}{{- '\\n\\n' }}{%- endfor %}
-        {%- endif %}
-        {{- message.content + '<|im_end|>\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
-"""
+LLAMA = (TEMPLATES / "llama.jinja").read_text()
 NATIVE: dict[str, Any] = {"qwen": QWEN, "hermes": {"default": CHATML, "tool_use": HERMES}, "llama": LLAMA}
 
 MOVE = Tool(

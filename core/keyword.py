@@ -1,4 +1,4 @@
-"""Keyword search: BM25 over verbatim text, in memory."""
+"""Keyword search: BM25 over texts, in memory."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -40,6 +40,6 @@ def _library() -> Any:
     try:
         import bm25s
     except ModuleNotFoundError as error:
-        raise MissingPart("keyword search is missing: pip install 'tutelage[memory]'") from error
+        raise MissingPart("keyword search is missing: pip install bm25s") from error
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it asks for DEBUG
     return bm25s

@@ -10,15 +10,13 @@ import litellm
 from litellm import CustomLLM, ModelResponse
 
 from tutelage.agents.experts import View, expert_for
-from tutelage.agents.rules import answer
+from tutelage.agents.rules import ANSWERS, answer
 from tutelage.conversation import join_reply, read_turn, split_reply
 from tutelage.errors import PolicyFailed
 
 PROVIDER = "expert"
 ANY = "*"
 """Stands for every environment in the roles that read its name in the request."""
-ROLES = ("judge", "distiller")
-"""Roles other than acting; the first line of their system message is ``Role: NAME``."""
 
 
 class EmbeddedExpert(CustomLLM):
@@ -63,11 +61,11 @@ def reply(environment: str, messages: Sequence[dict[str, str]]) -> str:
 
 
 def role_of(messages: Sequence[dict[str, str]]) -> str | None:
-    """Judge or distiller, by the first line of the system message; None for the acting role."""
+    """The role that the first line of the system message names, ``Role: NAME``; None for the acting role."""
     if not messages or messages[0]["role"] != "system":
         return None
     first = messages[0]["content"].lstrip().partition("\n")[0].strip()
-    return next((role for role in ROLES if first == f"Role: {role}"), None)
+    return next((role for role in ANSWERS if first == f"Role: {role}"), None)
 
 
 def view_of(messages: Sequence[dict[str, str]]) -> View:

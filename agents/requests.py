@@ -13,8 +13,6 @@ from tutelage.tools import signature
 from tutelage.types import Experience, Message, Trajectory, Verdict
 
 SUCCESS, FAILURE = "success", "failure"
-ENDED = "ended"
-"""The result of the step that ended the episode."""
 
 _DELIMITER = re.compile(r"</?(?:tools|transcript|meanings|existing)>")
 _STRUCTURE = re.compile(r"\\*(?:Step \d+$|(?:Goal|Observation|Final observation|Thought|Action|Result):)")

@@ -9,29 +9,43 @@ from collections.abc import Iterable
 
 from tutelage.agents import page_rules, tool_rules
 from tutelage.agents.experts import NoExpert
-from tutelage.agents.requests import ENDED, Request, read_request
+from tutelage.agents.requests import read_request
 from tutelage.agents.review import CANNOT_TELL, mistakes
+from tutelage.agents.views import ENDED
 from tutelage.errors import PolicyFailed, UnknownName
+from tutelage.registry import resolve
+
+ANSWERS = {
+    "corrector": "tutelage.agents.correction_rules:correct",
+    "designer": "tutelage.agents.design_rules:design",
+    "distiller": "tutelage.agents.rules:distil",
+    "judge": "tutelage.agents.rules:judge",
+    "modifier": "tutelage.agents.sticker_rules:modify",
+    "persona": "tutelage.agents.design_rules:personas",
+    "utiliser": "tutelage.agents.sticker_rules:utilise",
+}
+"""Role → dotted path of the function from a request's text to the reply."""
 
 
 def answer(role: str, text: str) -> str:
-    """The answer to a judge's or distiller's request, as a JSON string.
+    """The answer to a request in a role other than acting, as a JSON string.
 
     Raises:
         PolicyFailed: there is no such role.
     """
-    request = read_request(text)
-    if role == "judge":
-        reply = _judge(request)
-    elif role == "distiller":
-        rules = tool_rules if request.tools else page_rules
-        reply = rules.experience(request) if request.successful else rules.lesson(request)
-    else:
+    if role not in ANSWERS:
         raise PolicyFailed(f"the scripted expert has no role {role!r}")
-    return json.dumps(reply, ensure_ascii=False)
+    return json.dumps(resolve(role, ANSWERS, what="role")(text), ensure_ascii=False)
 
 
-def _judge(request: Request) -> dict[str, object]:
+def distil(text: str) -> dict[str, object]:
+    request = read_request(text)
+    rules = tool_rules if request.tools else page_rules
+    return rules.experience(request) if request.successful else rules.lesson(request)
+
+
+def judge(text: str) -> dict[str, object]:
+    request = read_request(text)
     if not request.turns:
         return _judgement(False, "Nothing was done.")
     try:

@@ -36,6 +36,47 @@ class TeacherConfig(Section):
     """Model that judges; empty means `model`."""
     distiller: str = ""
     """Model that distils experiences; empty means `model`."""
+    designer: str = ""
+    """Model that invents personas and designs tasks; empty means `model`."""
+    votes: int = Field(1, ge=1, le=15)
+    """Votes per verdict; a tie is not a success."""
+    sticker_rounds: int = Field(2, ge=0, le=5)
+    """How often a sticker is checked by re-solving from it, and repaired, at most."""
+    first_thought: bool = False
+    """Whether the teacher's plain first thought about a task is put before its first action."""
+    concurrency: int = Field(8, ge=1)
+    """Calls under way at once per provider."""
+    timeout: float = Field(120.0, gt=0)
+    """Seconds per call, from sending it to the last byte of the answer."""
+    retries: int = Field(4, ge=0)
+    """Attempts after the first on rate limits, server errors, timeouts and lost connections."""
+    prompt_cache: bool = True
+    """Whether to ask providers that cache prompts only on request to do so."""
+
+
+class CassetteConfig(Section):
+    """Recording of every LLM exchange in a file, and replay from it."""
+
+    path: Path | None = None
+    mode: Literal["record", "replay"] = "replay"
+    """`record` appends what is missing and takes what is there; `replay` calls nobody."""
+
+
+class AnnotateConfig(Section):
+    """Designed tasks: persona → explorer → designer → annotator → judge → filter."""
+
+    tasks: int = Field(20, ge=1)
+    """Designs asked for."""
+    personas: int = Field(4, ge=1, le=20)
+    explore_steps: int = Field(10, ge=2, le=20)
+    per_exploration: int = Field(2, ge=1, le=8)
+    """Proposals per request to the designer."""
+    calibrate: int = Field(20, ge=0)
+    """Episodes with a programmatic check that a judge is measured on before it may filter."""
+    min_precision: float = Field(0.8, ge=0, le=1)
+    """A judge whose measured precision is lower is refused for filtering."""
+    trust_judge: bool = False
+    """Let the judge filter whatever its precision."""
 
 
 class BudgetConfig(Section):
@@ -44,6 +85,8 @@ class BudgetConfig(Section):
     calls: int = Field(0, ge=0)
     tokens: int = Field(0, ge=0)
     dollars: float = Field(0, ge=0)
+    seconds: float = Field(0, ge=0)
+    """Wall-clock time of one command, from its first call on."""
 
 
 class ActConfig(Section):
@@ -71,6 +114,10 @@ class CollectConfig(Section):
     """Probability that a step of a mistaken episode is corrupted."""
     explored: int = Field(2, ge=0)
     """By the current student without memory."""
+    designed: int = Field(0, ge=0)
+    """Tasks designed, annotated and judged per cycle, over all environments; see `annotate`."""
+    corrected: int = Field(0, ge=0)
+    """States that the student visited for which the teacher is asked what was right, per cycle at most."""
     guarded: int = Field(2, ge=0)
     """By the teacher with injected mistakes after extraction, each once without and once with the guardrails."""
 
@@ -204,6 +251,8 @@ class Config(Section):
     environments: tuple[EnvironmentConfig, ...] = Field((EnvironmentConfig(),), min_length=1)
     """Where agents act; several take turns, each with the same share."""
     teacher: TeacherConfig = TeacherConfig()
+    cassette: CassetteConfig = CassetteConfig()
+    annotate: AnnotateConfig = AnnotateConfig()
     budget: BudgetConfig = BudgetConfig()
     act: ActConfig = ActConfig()
     collect: CollectConfig = CollectConfig()

@@ -45,3 +45,7 @@ class PolicyFailed(TutelageError):
 
 class MemoryBusy(TutelageError):
     """Another process holds the memory index; the message names it."""
+
+
+class DesignRefused(TutelageError):
+    """A designed task that cannot be played or checked; the message is for its designer."""

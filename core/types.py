@@ -216,6 +216,16 @@ class Verdict(Frozen):
     reason: str
     cited: tuple[int, ...] = ()
     """Indices of the steps that the decision rests on."""
+    votes: tuple[bool, ...] = ()
+    """What each vote said where several were asked for; a tie is not a success."""
+    side_effects: bool = False
+    """Whether something was done that the goal does not ask for."""
+    looped: bool = False
+    """Whether the agent went round in circles."""
+    optimality: int = Field(0, ge=0, le=4)
+    """How direct the way was, 1 (much wasted) to 4 (nothing wasted); 0: not said."""
+    hinted: bool = False
+    """Whether the judge saw a designer's hint; its reason then goes to no other role."""
 
 
 # -- experience ---------------------------------------------------------------------------------

@@ -1,14 +1,15 @@
 """The environment protocol: Gymnasium's `Env` over text, with tasks, meanings and diagnoses."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import gymnasium
 
 from tutelage.calls import Call, CallError, parse_call
-from tutelage.errors import TutelageError
+from tutelage.designs import Design
+from tutelage.errors import DesignRefused, TutelageError
 from tutelage.registry import names, resolve
 from tutelage.types import Cause, Diagnosis, Split, Task, Tool
 
@@ -61,6 +62,12 @@ class Environment(gymnasium.Env[str, str]):
     example: str = 'click("r1")'
     """A call as this environment takes it, shown to an agent whose reply is none."""
 
+    design_guide: ClassVar[str] = ""
+    """For a task designer: what the wanted end of a task may be and how it is written, with an example; empty where
+    tasks cannot be designed freely."""
+    designs: ClassVar[Mapping[str, Design]] = {}
+    """Designed tasks that this class can play, by the task's id (`with_designs`)."""
+
     task: Task
     observation: str = ""
 
@@ -80,6 +87,21 @@ class Environment(gymnasium.Env[str, str]):
         """An instance that carries nothing over from one episode to the next; override where the
         ordinary one reuses anything."""
         return cls(**settings)
+
+    @classmethod
+    def with_designs(cls, designs: Sequence[Design]) -> "type[Environment]":
+        """The class that can also play these designed tasks; `start` finds them in `designs`."""
+        known = {**cls.designs, **{design.task.id: design for design in designs}}
+        return type(cls.__name__, (cls,), {"designs": known, "__module__": cls.__module__, "__doc__": cls.__doc__})
+
+    @classmethod
+    def check_design(cls, design: Design) -> None:
+        """Whether the design can be played, checked, and is not solved at its start.
+
+        Raises:
+            DesignRefused: it is not; one line for its designer.
+        """
+        raise DesignRefused(f"tasks of the {cls.name} environment are drawn, not designed")
 
     @classmethod
     def seeds(cls, split: Split, family: str) -> Sequence[int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import Any
 
+from tutelage.designs import Design
 from tutelage.environments.base import Environment, environment_class
 from tutelage.errors import ConfigError
 from tutelage.types import Split, Task
@@ -98,6 +99,17 @@ class Suite:
             for part in wanted
         ]
         return Suite([part for part in chosen if part.families])
+
+    def with_designs(self, designs: Sequence[Design]) -> "Suite":
+        """The same, able to play these designed tasks too."""
+        return Suite(
+            [
+                replace(part, environment=part.environment.with_designs(mine))
+                if (mine := [design for design in designs if design.task.environment == part.name])
+                else part
+                for part in self.parts
+            ]
+        )
 
     def tasks(self, split: Split, start: int, count: int) -> list[Task]:
         """`count` tasks of the sequence from place `start` on."""

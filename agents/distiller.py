@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tutelage.agents.guard import NEGATION, covers
 from tutelage.agents.requests import distiller_request
+from tutelage.agents.views import distiller_view
 from tutelage.errors import TutelageError
 from tutelage.llm import LLM
 from tutelage.patterns import goal_template, matches, problem
@@ -96,7 +97,8 @@ def distil_many(
         existing: experiences the distiller shall not repeat; it is shown those of the case's own family.
     """
     asked = [case for case in cases if case[0].success or case[1].cited]
-    requests = [distiller_request(trajectory, verdict, _related(existing, trajectory)) for trajectory, verdict in asked]
+    views = (distiller_view(trajectory, verdict, _related(existing, trajectory)) for trajectory, verdict in asked)
+    requests = [distiller_request(view) for view in views]
     replies = iter(llm.structured_many(requests, Distillation))
     results: list[Distilled | TutelageError] = []
     for trajectory, verdict in cases:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from tutelage.agents.requests import judge_request
+from tutelage.agents.views import judge_view
 from tutelage.errors import TutelageError
 from tutelage.llm import LLM
 from tutelage.types import Trajectory, Verdict
@@ -29,12 +30,12 @@ def judge(trajectory: Trajectory, llm: LLM) -> Verdict:
         PolicyFailed: no usable answer after all retries.
         BudgetSpent: a limit was reached.
     """
-    return _verdict(llm.structured(judge_request(trajectory), Judgement), trajectory, llm)
+    return _verdict(llm.structured(judge_request(judge_view(trajectory)), Judgement), trajectory, llm)
 
 
 def judge_many(trajectories: Sequence[Trajectory], llm: LLM) -> list[Verdict | TutelageError]:
     """Verdicts in order, asked for at once; one that could not be had is its error in the list."""
-    replies = llm.structured_many([judge_request(trajectory) for trajectory in trajectories], Judgement)
+    replies = llm.structured_many([judge_request(judge_view(trajectory)) for trajectory in trajectories], Judgement)
     return [
         reply if isinstance(reply, TutelageError) else _verdict(reply, trajectory, llm)
         for trajectory, reply in zip(trajectories, replies, strict=True)

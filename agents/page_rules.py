@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from tutelage.agents.experts import advise
 from tutelage.agents.experts.page import Element, parse
-from tutelage.agents.requests import Request, Turn
+from tutelage.agents.requests import Request
 from tutelage.agents.review import count_of, distinct, mistakes, view
+from tutelage.agents.transcripts import Turn
 from tutelage.agents.views import ENDED
 from tutelage.calls import CallError, parse_call
 from tutelage.environments.base import environment_class

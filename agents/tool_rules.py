@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from tutelage.agents.experts import NoExpert, advise
-from tutelage.agents.requests import Request, Turn
+from tutelage.agents.requests import Request
 from tutelage.agents.review import count_of, distinct, mistakes, view
+from tutelage.agents.transcripts import Turn
 from tutelage.agents.views import ENDED
 from tutelage.calls import CallError, parse_call
 from tutelage.errors import UnknownName

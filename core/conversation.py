@@ -7,7 +7,7 @@ changes, so what is trained on is what was sampled and a cached prefix stays val
 
 from collections.abc import Sequence
 
-from tutelage.types import Cause, Message, Shown, Step, Trajectory
+from tutelage.types import Message, Shown, Trajectory
 
 
 def split_reply(text: str) -> tuple[str, str]:
@@ -59,21 +59,3 @@ def conversation(trajectory: Trajectory, *, experiences: bool = True) -> tuple[M
         )
         messages.append(Message(role="assistant", content=step.reply))
     return tuple(messages)
-
-
-def transcript(goal: str, steps: Sequence[Step]) -> str:
-    """The episode as plain text for judges and readers: numbered steps, no rewards.
-
-    A step that ended the episode says so, but not whether the environment accepted it.
-    """
-    lines = [f"Goal: {goal}"]
-    for index, step in enumerate(steps):
-        lines += [f"Step {index}", "Observation:", step.observation]
-        if step.thought:
-            lines.append(f"Thought: {' '.join(step.thought.split())}")
-        ended = step.diagnosis.cause in (Cause.SOLVED, Cause.WRONG_END)
-        result = "ended" if ended else f"{step.diagnosis.cause} {' '.join(step.diagnosis.evidence.split())}".rstrip()
-        lines += [f"Action: {step.action}", f"Result: {result}"]
-    if steps:
-        lines += ["Final observation:", steps[-1].after]
-    return "\n".join(lines)

@@ -1,0 +1,312 @@
+"""One attempt at one call to a language model, through LiteLLM: data in, data or one clear failure out.
+
+Retries, budgets and concurrency are the caller's (`tutelage.llm`). Here an attempt is at most one HTTP request, it
+ends at its deadline whatever the provider does, and what comes back is checked and bounded before anything else
+sees it. LiteLLM is imported when the first model is made.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from threading import Lock, Thread
+from types import ModuleType
+from typing import Any, TypeVar
+
+from tutelage.errors import PolicyFailed, TutelageError
+from tutelage.types import Frozen
+
+T = TypeVar("T")
+
+PROVIDERS = {"expert": "tutelage.agents.provider:register"}
+"""Embedded providers: prefix of the model string → dotted path of what makes LiteLLM know it, given the rest."""
+
+TIMEOUT = 120.0
+"""Seconds from sending a request to the last byte of its answer, if nothing else is said."""
+MAX_REPLY = 200_000
+"""Characters of a reply, tool calls included; a longer one is a failure and is not kept."""
+MAX_LEFT = 64
+"""Calls that were given up and have not come back, at most; more are not begun."""
+NO_TOOLS = ' (the request offered tools; if this model or its server takes none, set teacher.tools = "text")'
+
+_SECRET = re.compile(r"(?i)\b(?:sk|pk|key|gsk|xai|hf)[-_][\w\-*.]{6,}|\bbearer\s+\S+|AIza[\w-]{20,}")
+_SECRET_NAME = re.compile(r"(?i)(key|token|secret|password)$")
+
+
+class Call(Frozen):
+    """One request as it goes to the provider, in OpenAI's format; equal calls may be answered alike."""
+
+    model: str
+    messages: tuple[dict[str, Any], ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    options: dict[str, Any] = {}
+    """Whatever else LiteLLM is told: temperature, max_tokens, response_format …"""
+
+
+class Spent(Frozen):
+    """What the provider says that an answer cost."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt's tokens, those that the provider took from its cache."""
+    dollars: float | None = None
+    """None for a model without a known price."""
+
+
+class Response(Frozen):
+    """What a provider answered."""
+
+    text: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
+    """Name and arguments (JSON text, if the provider gave such) of every tool call."""
+    usage: Spent = Spent()
+    finish: str = ""
+    """Why the model stopped, in OpenAI's words: stop, length, tool_calls …"""
+
+
+class Failure(Frozen):
+    """Why there is no answer."""
+
+    line: str
+    """One line without secrets."""
+    transient: bool = False
+    """Whether the same call may succeed later."""
+    wait: float = 0.0
+    """Seconds that the provider asked to wait."""
+    status: int = 0
+    """HTTP status of the refusal; 0 if there was none."""
+    usage: Spent | None = None
+    """The cost of an answer that came and was of no use."""
+
+
+class AttemptFailed(PolicyFailed):
+    """One attempt brought no answer."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.line)
+        self.failure = failure
+
+
+def is_embedded(model: str) -> bool:
+    """Whether the model answers in this process, by rule."""
+    return model.partition("/")[0] in PROVIDERS
+
+
+def attempt(call: Call, *, timeout: float = TIMEOUT) -> Response:
+    """Ask once.
+
+    Args:
+        timeout: seconds for the whole attempt, however slowly the answer drips in.
+
+    Raises:
+        AttemptFailed: no answer that can be used; the provider's own exceptions never come through.
+    """
+    if is_embedded(call.model):
+        return _read(call, _embedded(call))
+    try:
+        raw = _within(timeout, lambda: _ask(call, timeout))
+    except AttemptFailed:
+        raise
+    except Exception as error:  # nothing of ours runs in there: it is the provider's, or LiteLLM's view of it
+        raise AttemptFailed(_failure(call, error)) from None
+    return _read(call, raw)
+
+
+@cache
+def litellm() -> ModuleType:
+    """LiteLLM, without its remote price map, telemetry and banners."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    return litellm
+
+
+def _ask(call: Call, timeout: float) -> Any:
+    tools = {"tools": list(call.tools)} if call.tools else {}
+    return litellm().completion(
+        model=call.model,
+        messages=[dict(message) for message in call.messages],
+        max_retries=0,  # of the provider's own client; retries are counted and paced by the caller
+        timeout=timeout,
+        **tools,
+        **call.options,
+    )
+
+
+def _embedded(call: Call) -> Any:
+    """The embedded provider's response; LiteLLM wraps what it raises, and a bug of ours shall be seen as it is."""
+    from openai import OpenAIError
+
+    try:
+        return _ask(call, TIMEOUT)
+    except OpenAIError as error:  # the root of all of LiteLLM's provider errors
+        original = error.__context__
+        if isinstance(original, Exception) and not isinstance(original, TutelageError):
+            raise original from None
+        raise AttemptFailed(Failure(line=f"{call.model}: {clean(str(original or error))}")) from None
+
+
+# -- the deadline ------------------------------------------------------------------------------------------------
+
+_left: set[Thread] = set()
+_left_lock = Lock()
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` returns or raises; given up after `seconds`, which no read timeout of a client guarantees: a
+    server that sends one byte now and then never lets it expire.
+
+    The thread of a call that was given up ends with its connection; there are never more than `MAX_LEFT` of them.
+    """
+    with _left_lock:
+        _left.difference_update([thread for thread in _left if not thread.is_alive()])
+        if len(_left) >= MAX_LEFT:
+            raise TimeoutError(f"{MAX_LEFT} earlier calls were given up and still hang")
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # whatever it is belongs to who waits for it
+            future.set_exception(error)
+
+    thread = Thread(target=run, name="llm call", daemon=True)
+    thread.start()
+    try:
+        return future.result(seconds)
+    except TimeoutError:
+        if future.done():
+            raise
+        with _left_lock:
+            _left.add(thread)
+        raise TimeoutError(f"no whole answer within {seconds:g} s") from None
+
+
+# -- reading an answer -------------------------------------------------------------------------------------------
+
+
+def _read(call: Call, raw: Any) -> Response:
+    """The checked answer; providers leave out, and put in, all kinds of things."""
+    spent = _spent(call.model, raw)
+
+    def failure(why: str, *, transient: bool = False) -> AttemptFailed:
+        return AttemptFailed(Failure(line=f"{call.model}: {clean(why)}", transient=transient, usage=spent))
+
+    choices = getattr(raw, "choices", None)
+    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+    if message is None:
+        raise failure("the provider's answer holds no message", transient=True)
+    finish = getattr(choices[0], "finish_reason", None)
+    content = getattr(message, "content", None)
+    calls = _calls(message) if call.tools else ()
+    extra = getattr(message, "provider_specific_fields", None)
+    refusal = getattr(message, "refusal", None) or (extra.get("refusal") if isinstance(extra, dict) else None)
+    if refusal or (finish == "content_filter" and not calls):
+        raise failure(f"the model refused: {refusal or content or 'its provider filtered the answer'}")
+    if content is not None and not isinstance(content, str):
+        raise failure("the provider's answer is not text")
+    text = _encodable(content or "")
+    size = len(text) + sum(len(name) + len(arguments) for name, arguments in calls)
+    if size > MAX_REPLY:
+        raise failure(f"the reply has {size} characters; the limit is {MAX_REPLY}")
+    return Response(text=text, calls=calls, usage=spent, finish=finish if isinstance(finish, str) else "")
+
+
+def _calls(message: Any) -> tuple[tuple[str, str], ...]:
+    """Names and arguments of a message's tool calls; some servers give the arguments as an object."""
+    found = []
+    for call in getattr(message, "tool_calls", None) or ():
+        function = getattr(call, "function", None)
+        name, arguments = getattr(function, "name", None) or "", getattr(function, "arguments", None) or ""
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)
+        found.append((_encodable(str(name)), _encodable(text)))
+    return tuple(found)
+
+
+def _encodable(text: str) -> str:
+    """`text` without lone surrogates, which JSON may hold and no file or database takes."""
+    return text.encode(errors="replace").decode()
+
+
+def _spent(model: str, raw: Any) -> Spent:
+    used = getattr(raw, "usage", None)
+    details = getattr(used, "prompt_tokens_details", None)
+    dollars: float | None = 0.0
+    if not is_embedded(model):
+        try:
+            dollars = float(litellm().completion_cost(raw, model=model))
+        except Exception:  # what LiteLLM raises for a model without a known price differs by version
+            dollars = None
+    return Spent(
+        prompt_tokens=_count(used, "prompt_tokens"),
+        completion_tokens=_count(used, "completion_tokens"),
+        cached_tokens=_count(details, "cached_tokens"),
+        dollars=dollars,
+    )
+
+
+def _count(used: Any, name: str) -> int:
+    value = getattr(used, name, 0)
+    return max(0, value) if isinstance(value, int) else 0
+
+
+# -- reading a failure -------------------------------------------------------------------------------------------
+
+
+def _failure(call: Call, error: Exception) -> Failure:
+    if isinstance(error, TimeoutError):
+        return Failure(line=f"{call.model}: {clean(str(error))}", transient=True)
+    kinds = litellm().exceptions
+    status = getattr(error, "status_code", 0)
+    status = status if isinstance(status, int) else 0
+    lost = isinstance(error, kinds.APIConnectionError | kinds.Timeout)
+    hint = NO_TOOLS if call.tools and _may_be_about_tools(error) else ""
+    return Failure(
+        line=f"{call.model}: {clean(str(error) or type(error).__name__)}{hint}",
+        transient=lost or status in (408, 409, 425, 429) or status >= 500,
+        wait=_asked_to_wait(error),
+        status=status,
+    )
+
+
+def _may_be_about_tools(error: Exception) -> bool:
+    """Servers refuse tools with all kinds of codes and texts."""
+    kinds = litellm().exceptions
+    if isinstance(error, kinds.ContextWindowExceededError | kinds.ContentPolicyViolationError):
+        return False
+    bad = isinstance(error, kinds.BadRequestError | kinds.UnprocessableEntityError)
+    return bad or "tool" in str(error).lower()
+
+
+def _asked_to_wait(error: Exception) -> float:
+    """Seconds of Retry-After, which is a number or an HTTP date; 0 if the provider did not say."""
+    headers = getattr(error, "litellm_response_headers", None) or getattr(
+        getattr(error, "response", None), "headers", None
+    )
+    text = str((headers or {}).get("retry-after", ""))
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def clean(text: str) -> str:
+    """One line of at most 300 characters with everything that looks like a secret taken out."""
+    line = " ".join(text[:20_000].partition("\nTraceback")[0].split()).removeprefix("litellm.")
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name) and len(value) >= 6:
+            line = line.replace(value, "[secret]")
+    line = _encodable(_SECRET.sub("[secret]", line))
+    return line if len(line) <= 300 else line[:297] + "..."

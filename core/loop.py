@@ -18,6 +18,7 @@ from tutelage import distilling, gate, measure
 from tutelage.config import Config
 from tutelage.errors import ConfigError
 from tutelage.progress import Reporter
+from tutelage.usage import BY_CYCLE
 from tutelage.workspace import Workspace
 
 Node = Callable[[Workspace, int, Reporter], None]
@@ -39,7 +40,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """What each kind of cycle consists of."""
 
-FREE_TO_CHANGE = {"workspace", "loop", "budget"}
+FREE_TO_CHANGE = {"workspace", "loop", "budget", "cassette"}
 """Settings that may differ when an unfinished cycle goes on."""
 
 
@@ -93,6 +94,7 @@ def _check_same(config: Config, body: dict[str, Any], kind: str, cycle: int) -> 
 
 
 def _run_cycle(workspace: Workspace, cycle: int, kind: str, report: Reporter) -> None:
+    workspace.usage.begin_cycle(cycle, workspace.record.items(BY_CYCLE))
     with SqliteSaver.from_conn_string(str(workspace.folder / "checkpoints.db")) as saver:
         graph = _graph(workspace, KINDS[kind], report).compile(checkpointer=saver)
         thread: Any = {"configurable": {"thread_id": f"cycle-{cycle}"}}
@@ -100,6 +102,7 @@ def _run_cycle(workspace: Workspace, cycle: int, kind: str, report: Reporter) ->
         graph.invoke(None if resumed else {"cycle": cycle}, thread, durability="sync")
     body = workspace.record.get("loop", str(cycle))
     assert body is not None, "a cycle is in the record before it runs"
+    workspace.usage.end_cycle()
     workspace.record.put("loop", str(cycle), {**body, "status": "finished"})
 
 

@@ -35,7 +35,7 @@ STAGES = [
     {"type": "grpo", "steps": 2, "batch_size": 4, "group_size": 2},
     {"type": "sdpo", "steps": 2, "batch_size": 4, "group_size": 2},
 ]
-UNLIKE = ("timing", "usage")
+UNLIKE = ("timing", "usage", "usage-cycle")
 """Documents that say how long something took and how often it was asked for."""
 
 

@@ -1,0 +1,58 @@
+"""Which drawn tasks to take next: families at the frontier of what the student can do, seeds not used yet."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+
+from tutelage.environments.suite import Suite
+from tutelage.types import Split, Task, Trajectory
+
+
+def need(successes: int, episodes: int) -> float:
+    """How much a family is worth practising at this pass rate p: √p·(1 − p), with p smoothed by Laplace's rule.
+
+    PACED (2603.11178) weights by p^α(1 − p)^β with α = β = 1, which gives up families that always fail; with α = ½
+    they rank above those that are nearly mastered. A family never tried counts as p = ½.
+    """
+    rate = (successes + 1) / (episodes + 2)
+    return float(rate**0.5 * (1 - rate))
+
+
+def needs(kinds: Sequence[str], trajectories: Iterable[Trajectory]) -> dict[str, float]:
+    """The `need` of every ``environment/family`` by the student's episodes in it."""
+    tried: Counter[str] = Counter()
+    solved: Counter[str] = Counter()
+    for item in trajectories:
+        tried[item.task.kind] += 1
+        solved[item.task.kind] += item.success
+    return {kind: need(solved[kind], tried[kind]) for kind in kinds}
+
+
+def choose(
+    suite: Suite, count: int, trajectories: Iterable[Trajectory], used: Callable[[Task], bool], seed: int
+) -> list[Task]:
+    """`count` tasks of the train split, families drawn by need; a family without an unused task is passed over.
+
+    Args:
+        trajectories: what the student did, on whatever split.
+        used: whether a task was taken before.
+    """
+    weights = needs(suite.families, trajectories)
+    parts = {f"{part.name}/{family}": part.environment for part in suite.parts for family in part.families}
+    random, chosen, place = Random(seed), [], Counter[str]()
+    while weights and len(chosen) < count:
+        kind = random.choices(list(weights), list(weights.values()))[0]
+        environment, family = parts[kind], kind.partition("/")[2]
+        seeds = environment.seeds(Split.TRAIN, family)
+        task = None
+        while place[kind] < len(seeds) and task is None:
+            # From the far end, so that the cycles' own blocks, which begin at the other, are not used up.
+            number = seeds[len(seeds) - 1 - place[kind]]
+            candidate = Task(environment=environment.name, family=family, seed=number, split=Split.TRAIN)
+            place[kind] += 1
+            task = None if used(candidate) else candidate
+        if task is None:
+            del weights[kind]
+        else:
+            chosen.append(task)
+    return chosen

@@ -1,0 +1,109 @@
+"""What becomes of designed tasks: designed → valid → annotated → judged → accepted, with every loss counted."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tutelage.agents.extraction import BROKEN
+from tutelage.designs import Design
+from tutelage.types import Frozen, Trajectory, Verdict
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+UNFIT = "the judge is not fit to filter"
+
+
+class Funnel(Frozen):
+    """How many tasks there were at each point, and why the others were lost on the way to the next one."""
+
+    counts: tuple[tuple[str, int], ...]
+    losses: tuple[tuple[str, str, int], ...]
+    """(point, reason, how many)."""
+    accepted: tuple[str, ...]
+    """Ids of the accepted trajectories."""
+    cycle: int = 0
+    """The cycle that it was part of; 0: by hand."""
+
+
+def funnel(
+    *,
+    asked: Mapping[str, int],
+    designs: Sequence[Design],
+    drawn: int,
+    lost: Sequence[str],
+    episodes: Sequence[Trajectory],
+    verdicts: Mapping[str, Verdict],
+    fit: bool,
+    cycle: int,
+) -> Funnel:
+    """Filter the episodes, and count.
+
+    Args:
+        asked: how many tasks were wanted per environment.
+        drawn: tasks that were drawn, where goals cannot be designed.
+        lost: why something that was designed became no task, once for each.
+        fit: whether the judge may filter.
+    """
+    losses = Counter(("designed", reason) for reason in lost)
+    made = Counter(design.task.environment for design in designs)
+    spare = sum(max(0, count - asked[name]) for name, count in made.items())
+    by_task = {design.task.id: design for design in designs}
+    accepted = []
+    for item in episodes:
+        reason = refusal(item, verdicts.get(item.id), by_task.get(item.task.id), fit=fit)
+        if reason:
+            losses["annotated" if item.ending in BROKEN else "judged", reason] += 1
+        else:
+            accepted.append(item.id)
+    if spare:
+        losses["valid", "more than asked for"] = spare
+    valid = len(designs) + drawn
+    unplayed = valid - spare - len(episodes)
+    if unplayed > 0:
+        losses["valid", "not played yet"] = unplayed
+    counts = {
+        "designed": valid + len(lost),
+        "valid": valid,
+        "annotated": len(episodes),
+        "judged": sum(item.id in verdicts for item in episodes if item.ending not in BROKEN),
+        "accepted": len(accepted),
+    }
+    return Funnel(
+        counts=tuple(counts.items()),
+        losses=tuple((*key, count) for key, count in losses.most_common()),
+        accepted=tuple(accepted),
+        cycle=cycle,
+    )
+
+
+def refusal(item: Trajectory, verdict: Verdict | None, design: Design | None, *, fit: bool) -> str:
+    """Why an episode is not accepted; empty if it is.
+
+    The environment's check must hold. Where a model wrote that check, the judge must agree with it.
+    """
+    if not item.success:
+        return item.ending.value.replace("_", " ")
+    if not any(step.diagnosis.fine for step in item.steps):
+        return "no action that did anything"
+    if design is None or design.by_rule:
+        return ""
+    if not fit:
+        return UNFIT
+    if verdict is None:
+        return "not judged"
+    return "" if verdict.successful else "the judge is not convinced"
+
+
+def funnel_table(found: Funnel) -> "Table":
+    """One line per point, with what was lost on the way to the next."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("point")
+    table.add_column("tasks", justify="right")
+    table.add_column("lost on the way to the next")
+    for point, count in found.counts:
+        reasons = [f"{number} {reason}" for at, reason, number in found.losses if at == point]
+        table.add_row(point, str(count), "; ".join(reasons))
+    return table

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from tutelage.agents.distiller import Rejection, distil_many
 from tutelage.agents.guard import forbids
 from tutelage.agents.judge import judge_many
-from tutelage.agents.review import CANNOT_TELL
+from tutelage.agents.review import tells
+from tutelage.designs import Hint
 from tutelage.errors import BudgetSpent, TutelageError
 from tutelage.llm import LLM
 from tutelage.types import Ending, Experience, Guardrail, Split, Status, Trajectory, Verdict
@@ -74,9 +75,7 @@ def extract(
         "usable": len(usable),
         "judged": len(judged),
         "accepted": sum(item.success for item in usable),
-        "judge agrees": sum(
-            known[item.id].successful == item.success for item in judged if known[item.id].reason != CANNOT_TELL
-        ),
+        "judge agrees": sum(known[item.id].successful == item.success for item in judged if tells(known[item.id])),
         "distilled": len(chosen),
         **{f"{kind} candidates": n for kind, n in Counter(item.kind for item in candidates).items()},
         "united": len(candidates) - len(united) - unchanged,
@@ -92,12 +91,22 @@ def judge_missing(
     known: dict[str, Verdict],
     llm: LLM,
     on_verdict: Callable[[Verdict], None] | None,
+    *,
+    hints: Mapping[str, Hint] | None = None,
+    votes: int = 1,
 ) -> list[Verdict]:
-    """Judge those without a verdict and add it to `known`; one without an answer stays unjudged."""
+    """Judge those without a verdict and add it to `known`; one without an answer stays unjudged.
+
+    Args:
+        hints, votes: as `judge_many` takes them.
+
+    Raises:
+        BudgetSpent: a limit was reached; verdicts so far were delivered through `on_verdict`.
+    """
     missing = [item for item in trajectories if item.id not in known]
     new: list[Verdict] = []
     for start in range(0, len(missing), BATCH):
-        answers = judge_many(missing[start : start + BATCH], llm)
+        answers = judge_many(missing[start : start + BATCH], llm, hints=hints, votes=votes)
         for answer in answers:
             if isinstance(answer, Verdict):
                 new.append(answer)

@@ -4,9 +4,16 @@ from collections.abc import Iterable
 
 from tutelage.agents.experts import View, acceptable
 from tutelage.agents.requests import Request
+from tutelage.types import Verdict
 
 CANNOT_TELL = "There is no scripted expert for this environment, so it cannot tell."
-"""Reason of a verdict that is none."""
+UNKNOWN_GOAL = "The scripted expert does not know this goal, so it cannot tell."
+"""Reasons of verdicts that are none."""
+
+
+def tells(verdict: Verdict) -> bool:
+    """Whether the judge could tell at all; the scripted one cannot where there is no expert."""
+    return verdict.reason not in (CANNOT_TELL, UNKNOWN_GOAL)
 
 
 def mistakes(request: Request) -> list[int]:

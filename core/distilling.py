@@ -2,7 +2,7 @@
 
 from tutelage.agents.extraction import extract as extract_experiences
 from tutelage.agents.extraction import judge_missing
-from tutelage.agents.review import CANNOT_TELL
+from tutelage.agents.review import tells
 from tutelage.cycle import (
     GUARDED,
     UNGUARDED,
@@ -33,7 +33,7 @@ def judge(workspace: Workspace, cycle: int, report: Reporter) -> None:
         report("judged", done, len(usable))
 
     judge_missing(usable, verdicts, workspace.llm("judge"), keep)
-    told = [item for item in usable if item.id in verdicts and verdicts[item.id].reason != CANNOT_TELL]
+    told = [item for item in usable if item.id in verdicts and tells(verdicts[item.id])]
     agree = sum(verdicts[item.id].successful == item.success for item in told)
     report.say(f"  the judge agrees with the environment's own check on {agree} of {len(told)}")
     if len(told) < len(usable):

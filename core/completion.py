@@ -67,6 +67,8 @@ class Response(Frozen):
     usage: Spent = Spent()
     finish: str = ""
     """Why the model stopped, in OpenAI's words: stop, length, tool_calls …"""
+    replayed: bool = False
+    """Whether it comes from a cassette and cost nothing now."""
 
 
 class Failure(Frozen):
@@ -82,6 +84,8 @@ class Failure(Frozen):
     """HTTP status of the refusal; 0 if there was none."""
     usage: Spent | None = None
     """The cost of an answer that came and was of no use."""
+    replayed: bool = False
+    """Whether it comes from a cassette, so that nothing was spent and there is nothing to wait for."""
 
 
 class AttemptFailed(PolicyFailed):

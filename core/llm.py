@@ -215,17 +215,29 @@ class LLM:
         backoff = wait_exponential_jitter(initial=self.backoff, max=LONGEST_WAIT, jitter=self.backoff)
         retrying = Retrying(
             stop=stop_after_attempt(1 + self.retries),
-            wait=lambda state: max(backoff(state), _asked_to_wait(state.outcome)),
+            wait=lambda state: _pause(state.outcome, backoff(state)),
             retry=retry_if_exception(lambda error: isinstance(error, AttemptFailed) and error.failure.transient),
             reraise=True,
         )
         return retrying(self._attempt, call)
 
     def _attempt(self, call: Call) -> Response:
+        """One attempt; one that is on the cassette is not sent, so it costs nothing and no budget forbids it."""
+        if self._cassette is None or self._embedded:
+            return self._send(call)
+        try:
+            response = self._cassette.attempt(call, self._send)
+        except AttemptFailed as error:
+            self.usage.add(self.role, Usage(replayed=int(error.failure.replayed)))
+            raise
+        self.usage.add(self.role, Usage(replayed=int(response.replayed)))
+        return response
+
+    def _send(self, call: Call) -> Response:
         with nullcontext() if self._embedded else provider_of(self.model).place(self.concurrency):
             self.usage.reserve(self.role, self.budget)
             try:
-                response = self._cassette.attempt(call, self._make) if self._cassette else self._make(call)
+                response = self._make(call)
             except AttemptFailed as error:
                 if error.failure.usage is not None:
                     self.usage.add(self.role, _cost(error.failure.usage))
@@ -251,5 +263,7 @@ def _cost(spent: Spent) -> Usage:
     return Usage(**fields, dollars=spent.dollars or 0.0, unpriced=int(spent.dollars is None))
 
 
-def _asked_to_wait(outcome: Any) -> float:
-    return min(outcome.exception().failure.wait, LONGEST_WAIT)
+def _pause(outcome: Any, backoff: float) -> float:
+    """Seconds before the next attempt; after a replayed failure there is nobody to wait for."""
+    failure = outcome.exception().failure
+    return 0.0 if failure.replayed else max(backoff, min(failure.wait, LONGEST_WAIT))

@@ -1,58 +1,29 @@
 """The distiller: one trajectory in, experiences out; every claim is checked against the trajectory.
 
-Successes give stickers (after Sticker-TTS, 2509.05007) and skills, failures give guardrails (both after
-Steve-Evolving, 2603.13131). A model writes them; the code here believes none of it.
+Successes give stickers (after Sticker-TTS, 2509.05007; `agents.stickers` checks them) and skills, failures give
+guardrails (both after Steve-Evolving, 2603.13131). A model writes them; the code here believes none of it.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
-from tutelage.agents.guard import NEGATION, covers
+from tutelage.agents.drafts import MAX_DRAFTS, Distillation, Draft, Unfounded, borne_out, founded, kind_of
+from tutelage.agents.overlap import overlaps
 from tutelage.agents.requests import distiller_request
+from tutelage.agents.stickers import Trial, refine
 from tutelage.agents.views import distiller_view
+from tutelage.designs import Hint
 from tutelage.errors import TutelageError
 from tutelage.llm import LLM
-from tutelage.patterns import goal_template, matches, problem
-from tutelage.types import Content, Experience, Guardrail, Kind, Skill, Source, Step, Sticker, Trajectory, Verdict
+from tutelage.patterns import goal_template
+from tutelage.tools import signature
+from tutelage.types import Content, Experience, Kind, Source, Sticker, Trajectory, Verdict
 
 MAX_EXISTING = 12
 """Existing experiences shown to the distiller at most, the newest ones."""
-
-
-class Draft(BaseModel):
-    """Base of the reply's parts; unknown fields are ignored, the checks below decide."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class StickerDraft(Draft):
-    conditions: list[str] = []
-    question: str = ""
-
-
-class SkillDraft(Draft):
-    preconditions: list[str] = []
-    procedure: list[str] = []
-    verification: list[str] = []
-
-
-class GuardrailDraft(Draft):
-    trigger: list[str] = []
-    root_cause: str = ""
-    forbidden: str = ""
-    remedy: str = ""
-
-
-class Distillation(Draft):
-    """The distiller's reply."""
-
-    stickers: list[StickerDraft] = []
-    skills: list[SkillDraft] = []
-    guardrails: list[GuardrailDraft] = []
-    note: str = ""
-    """Why there is nothing to say, if there is not."""
+MAX_DETAIL = 500
+"""Characters of a rejected draft that are kept."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +36,6 @@ class Rejection:
     reason: str
     """One of few fixed phrases, fit for counting."""
     detail: str = ""
-
-
-class _Unfounded(ValueError):
-    """A draft that the trajectory does not bear out."""
 
 
 Distilled = tuple[list[Experience], list[Rejection]]
@@ -89,25 +56,54 @@ def distil(trajectory: Trajectory, verdict: Verdict, existing: Sequence[Experien
 
 
 def distil_many(
-    cases: Sequence[tuple[Trajectory, Verdict]], existing: Sequence[Experience], llm: LLM
+    cases: Sequence[tuple[Trajectory, Verdict]],
+    existing: Sequence[Experience],
+    llm: LLM,
+    *,
+    hints: Mapping[str, Hint] | None = None,
+    rounds: int = 0,
+    counts: Counter[str] | None = None,
 ) -> list[Distilled | TutelageError]:
     """Distil each case, asked for at once; one that could not be had is its error in the list.
 
     Args:
         existing: experiences the distiller shall not repeat; it is shown those of the case's own family.
+        hints: what the judge alone was told, by trajectory id; nothing that repeats it is taken.
+        rounds: how often a sticker is repaired and checked, at most (`agents.stickers`); 0 takes it as it is.
+        counts: is given how many stickers were verified, repaired and left unverified.
     """
-    asked = [case for case in cases if case[0].success or case[1].cited]
-    views = (distiller_view(trajectory, verdict, _related(existing, trajectory)) for trajectory, verdict in asked)
-    requests = [distiller_request(view) for view in views]
-    replies = iter(llm.structured_many(requests, Distillation))
-    results: list[Distilled | TutelageError] = []
+    asked = [case for case in cases if _tells(*case)]
+    shown = [_related(existing, trajectory) for trajectory, _ in asked]
+    requests = [distiller_request(distiller_view(*case, old)) for case, old in zip(asked, shown, strict=True)]
+    replies = zip(llm.structured_many(requests, Distillation), shown, strict=True)
+    results: list[_Reading | TutelageError] = []
     for trajectory, verdict in cases:
-        if not trajectory.success and not verdict.cited:
-            results.append(([], [Rejection(trajectory.id, None, "the judge cites no mistake", verdict.reason)]))
+        reading = _Reading(trajectory, verdict, (hints or {}).get(trajectory.id), llm.label)
+        results.append(reading)
+        if not _tells(trajectory, verdict):
+            reading.refuse(None, "the judge cites no mistake", "" if verdict.hinted else verdict.reason)
             continue
-        reply = next(replies)
-        results.append(reply if isinstance(reply, TutelageError) else _read(reply, trajectory, verdict, llm.label))
-    return results
+        reply, old = next(replies)
+        if isinstance(reply, TutelageError):
+            results[-1] = reply
+        else:
+            reading.read(reply, old)
+    readings = [reading for reading in results if isinstance(reading, _Reading)]
+    refine([trial for reading in readings for trial in reading.trials], llm, rounds=rounds)
+    if counts is not None and rounds:
+        counts.update(what for reading in readings for trial in reading.trials for what in _told(trial))
+    return [reading.result() if isinstance(reading, _Reading) else reading for reading in results]
+
+
+def _tells(trajectory: Trajectory, verdict: Verdict) -> bool:
+    """Whether there is something to learn: a success, or a mistake that the judge could name."""
+    return trajectory.success or bool(verdict.cited)
+
+
+def _told(trial: Trial) -> list[str]:
+    if trial.refused or trial.error:
+        return []
+    return ["stickers verified" if trial.verified else "stickers unverified"] + ["stickers repaired"] * trial.repaired
 
 
 def _related(existing: Sequence[Experience], trajectory: Trajectory) -> list[Experience]:
@@ -116,108 +112,105 @@ def _related(existing: Sequence[Experience], trajectory: Trajectory) -> list[Exp
     return same[-MAX_EXISTING:]
 
 
-def _read(reply: Distillation, trajectory: Trajectory, verdict: Verdict, author: str) -> Distilled:
-    drafts = [*reply.stickers, *reply.skills, *reply.guardrails]
-    if not drafts:
-        return [], [Rejection(trajectory.id, None, "the distiller found nothing to say", reply.note)]
-    experiences, rejections = [], []
-    for draft in drafts:
+class _Reading:
+    """What is made of one trajectory's drafts."""
+
+    def __init__(self, trajectory: Trajectory, verdict: Verdict, hint: Hint | None, author: str) -> None:
+        self.trajectory, self.verdict, self.hint, self.author = trajectory, verdict, hint, author
+        self.trials: list[Trial] = []
+        self._taken: list[tuple[Content, tuple[int, ...]] | Trial] = []
+        self._rejections: list[Rejection] = []
+
+    def refuse(self, kind: Kind | None, reason: str, detail: str = "") -> None:
+        self._rejections.append(Rejection(self.trajectory.id, kind, reason, detail[:MAX_DETAIL]))
+
+    def read(self, reply: Distillation, shown: Sequence[Experience]) -> None:
+        """Take what the trajectory bears out; `shown` are the existing experiences in the order of their numbers."""
+        if not reply.drafts():
+            self.refuse(None, "the distiller found nothing to say", reply.note)
+        for drafts in (reply.stickers, reply.skills, reply.guardrails):
+            for draft in drafts[:MAX_DRAFTS]:
+                self._draft(draft, shown)
+            for draft in drafts[MAX_DRAFTS:]:
+                self.refuse(kind_of(draft), "more drafts of a kind than are looked at")
+
+    def result(self) -> Distilled | TutelageError:
+        """Once the trials have been held."""
+        experiences = []
+        for item in self._taken:
+            if isinstance(item, Trial):
+                if item.error is not None:
+                    return item.error
+                if item.refused:
+                    self.refuse("sticker", item.refused, item.sticker.model_dump_json())
+                    continue
+                if self._repeats(item.sticker):
+                    continue
+                item = (item.sticker, (0,))
+            experiences.append(self._experience(*item))
+        return experiences, self._rejections
+
+    def _draft(self, draft: Draft, shown: Sequence[Experience]) -> None:
+        known = self._known(draft, shown)
+        if known is not None:
+            if not self._repeats(known[0]):
+                self._taken.append(known)
+            return
         try:
-            content, steps = _checked(draft, trajectory, verdict)
-        except _Unfounded as error:
-            rejections.append(Rejection(trajectory.id, _kind(draft), str(error), draft.model_dump_json()))
-            continue
-        experiences.append(_experience(content, steps, trajectory, author=author))
-    return experiences, rejections
+            content, steps = founded(draft, self.trajectory, self.verdict)
+        except Unfounded as error:
+            self.refuse(kind_of(draft), str(error), draft.model_dump_json())
+            return
+        if self._repeats(content):
+            return
+        if isinstance(content, Sticker):
+            trial = Trial(content, self.trajectory, self.verdict)
+            self.trials.append(trial)
+            self._taken.append(trial)
+        else:
+            self._taken.append((content, steps))
+
+    def _known(self, draft: Draft, shown: Sequence[Experience]) -> tuple[Content, tuple[int, ...]] | None:
+        """The existing content that a draft says it repeats, if there is one and this trajectory bears it out too."""
+        if draft.same_as is None or not 1 <= draft.same_as <= len(shown):
+            return None
+        content = shown[draft.same_as - 1].content
+        if content.kind != kind_of(draft) or (content.kind == "guardrail") == self.trajectory.success:
+            return None
+        try:
+            return content, borne_out(content, self.trajectory, self.verdict)
+        except Unfounded:
+            return None
+
+    def _repeats(self, content: Content) -> bool:
+        """Whether it says what only the judge was told; the rejection does not say it again."""
+        if self.hint is None or not overlaps(_text(content), self.hint, _public(self.trajectory)):
+            return False
+        self.refuse(content.kind, "an experience that repeats the judge's hint")
+        return True
+
+    def _experience(self, content: Content, steps: tuple[int, ...]) -> Experience:
+        trajectory, mistake = self.trajectory, content.kind == "guardrail"
+        return Experience(
+            environment=trajectory.task.environment,
+            family=trajectory.task.family,
+            goal=goal_template(trajectory.goal),
+            content=content,
+            sources=(Source(trajectory=trajectory.id, task=trajectory.task.id, steps=steps),),
+            author=self.author,
+            verbatim=trajectory.steps[steps[0]].meaning if mistake else trajectory.goal,
+        )
 
 
-def _experience(content: Content, steps: tuple[int, ...], trajectory: Trajectory, *, author: str) -> Experience:
-    mistake = content.kind == "guardrail"
-    return Experience(
-        environment=trajectory.task.environment,
-        family=trajectory.task.family,
-        goal=goal_template(trajectory.goal),
-        content=content,
-        sources=(Source(trajectory=trajectory.id, task=trajectory.task.id, steps=steps),),
-        author=author,
-        verbatim=trajectory.steps[steps[0]].meaning if mistake else trajectory.goal,
-    )
+def _text(content: Content) -> str:
+    """All that an experience says, part by part."""
+    parts = content.model_dump(exclude={"kind"}).values()
+    return "\n".join("\n".join(part) if isinstance(part, tuple) else str(part) for part in parts)
 
 
-def _kind(draft: Draft) -> Kind:
-    if isinstance(draft, StickerDraft):
-        return "sticker"
-    return "skill" if isinstance(draft, SkillDraft) else "guardrail"
-
-
-def _checked(draft: Draft, trajectory: Trajectory, verdict: Verdict) -> tuple[Content, tuple[int, ...]]:
-    """The draft as content, and the steps that bear it out."""
-    if isinstance(draft, GuardrailDraft) == trajectory.success:
-        raise _Unfounded("this kind does not come from this outcome")
-    if isinstance(draft, StickerDraft):
-        return _sticker(draft), (0,)
-    if isinstance(draft, SkillDraft):
-        return _skill(draft, trajectory)
-    assert isinstance(draft, GuardrailDraft)
-    return _guardrail(draft, trajectory, verdict)
-
-
-def _sticker(draft: StickerDraft) -> Sticker:
-    conditions = _lines(draft.conditions)
-    if not conditions or not draft.question.strip():
-        raise _Unfounded("a sticker without conditions or question")
-    return Sticker(conditions=conditions, question=_line(draft.question))
-
-
-def _skill(draft: SkillDraft, trajectory: Trajectory) -> tuple[Skill, tuple[int, ...]]:
-    procedure = _lines(draft.procedure)
-    if not procedure:
-        raise _Unfounded("a skill without a procedure")
-    steps: set[int] = set()
-    for action in procedure:
-        found = {
-            index
-            for index, step in enumerate(trajectory.steps)
-            if step.diagnosis.fine and _names(action, step, trajectory.goal)
-        }
-        if not found:
-            raise _Unfounded("a skill names an action that did not occur")
-        steps |= found
-    content = Skill(
-        preconditions=_lines(draft.preconditions), procedure=procedure, verification=_lines(draft.verification)
-    )
-    return content, tuple(sorted(steps))
-
-
-def _names(action: str, step: Step, goal: str) -> bool:
-    """Whether `action` is this step's meaning, or the same kind of action with slots."""
-    same_verb = action.partition("(")[0] == step.meaning.partition("(")[0]
-    return bool(step.meaning) and (action == step.meaning or (same_verb and matches(action, step.meaning, goal)))
-
-
-def _guardrail(draft: GuardrailDraft, trajectory: Trajectory, verdict: Verdict) -> tuple[Guardrail, tuple[int, ...]]:
-    if not draft.root_cause.strip() or not draft.remedy.strip():
-        raise _Unfounded("a guardrail without root cause or remedy")
-    rule = Guardrail(
-        trigger=tuple(pattern.strip() for pattern in draft.trigger),
-        root_cause=_line(draft.root_cause),
-        forbidden=draft.forbidden.strip(),
-        remedy=_line(draft.remedy),
-    )
-    if any(problem(pattern.removeprefix(NEGATION)) for pattern in (*rule.trigger, rule.forbidden)):
-        raise _Unfounded("a guardrail with an unusable pattern")
-    cited = [(index, trajectory.steps[index]) for index in verdict.cited]
-    steps = tuple(
-        index for index, step in cited if step.meaning and covers(rule, step.meaning, step.observation, trajectory.goal)
-    )
-    if not steps:
-        raise _Unfounded("a guardrail that would not have stopped the cited mistake")
-    return rule, steps
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _lines(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(line for line in map(_line, texts) if line)
+def _public(trajectory: Trajectory) -> str:
+    """What its actor could see or say."""
+    lines = [trajectory.goal, trajectory.system, *map(signature, trajectory.tools)]
+    for step in trajectory.steps:
+        lines += [step.observation, *step.notes, step.reply, step.meaning, step.diagnosis.evidence, step.after]
+    return "\n".join(lines)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tutelage.agents.distiller import Rejection, distil_many
+from tutelage.agents.distiller import Distilled, Rejection, distil_many
 from tutelage.agents.guard import forbids
 from tutelage.agents.judge import judge_many
 from tutelage.agents.review import tells
@@ -46,6 +46,8 @@ def extract(
     existing: Sequence[Experience] = (),
     per_family: int = 4,
     on_verdict: Callable[[Verdict], None] | None = None,
+    hints: Mapping[str, Hint] | None = None,
+    rounds: int = 0,
 ) -> Extraction:
     """Extract experiences from trajectories of the train split; others are counted and left alone.
 
@@ -55,16 +57,22 @@ def extract(
         existing: latest versions of the experiences there are.
         per_family: successes and failures distilled per family at most, of each.
         on_verdict: is given each new verdict as it comes, so that none is lost.
+        hints: what the designer of a task tells its judge, by trajectory id; no experience may repeat it.
+        rounds: how often a sticker is repaired and checked by what follows from it, at most.
 
     Raises:
         BudgetSpent: a limit was reached; verdicts so far were delivered through `on_verdict`.
     """
     usable = [item for item in trajectories if item.task.split is Split.TRAIN and item.ending not in BROKEN]
     known = dict(verdicts or {})
-    new = judge_missing(usable, known, judge_llm, on_verdict)
+    new = judge_missing(usable, known, judge_llm, on_verdict, hints=hints)
     judged = [item for item in usable if item.id in known]
     chosen = _choose(judged, per_family)
-    candidates, rejections = _distil([(item, known[item.id]) for item in chosen], existing, distiller_llm)
+    counts: Counter[str] = Counter()
+    answers = distil_many(
+        [(item, known[item.id]) for item in chosen], existing, distiller_llm, hints=hints, rounds=rounds, counts=counts
+    )
+    candidates, rejections = _distilled(chosen, answers)
     united, unchanged = _unite(candidates, existing)
     good = _distinct([item for item in usable if item.success] + [item for item in accepted if item.success])
     bad = [item for item in judged if not item.success]
@@ -77,6 +85,7 @@ def extract(
         "accepted": sum(item.success for item in usable),
         "judge agrees": sum(known[item.id].successful == item.success for item in judged if tells(known[item.id])),
         "distilled": len(chosen),
+        **dict(sorted(counts.items())),
         **{f"{kind} candidates": n for kind, n in Counter(item.kind for item in candidates).items()},
         "united": len(candidates) - len(united) - unchanged,
         "unchanged": unchanged,
@@ -129,13 +138,12 @@ def _choose(trajectories: Sequence[Trajectory], per_family: int) -> list[Traject
     return chosen
 
 
-def _distil(
-    cases: Sequence[tuple[Trajectory, Verdict]], existing: Sequence[Experience], llm: LLM
+def _distilled(
+    trajectories: Sequence[Trajectory], answers: Sequence[Distilled | TutelageError]
 ) -> tuple[list[Experience], list[Rejection]]:
-    answers = distil_many(cases, existing, llm)
     _raise_if_spent(answers)
     experiences, rejections = [], []
-    for (trajectory, _), answer in zip(cases, answers, strict=True):
+    for trajectory, answer in zip(trajectories, answers, strict=True):
         if isinstance(answer, TutelageError):
             rejections.append(Rejection(trajectory.id, None, "the distiller did not answer", str(answer)))
             continue

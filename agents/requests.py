@@ -48,7 +48,7 @@ def distiller_request(view: DistillerView) -> list[Message]:
         f"Outcome: {SUCCESS if view.successful else FAILURE}",
         f"Reason: {one_line(view.reason)}",
         f"Cited steps: {' '.join(map(str, view.cited))}".rstrip(),
-        fence("existing", "\n".join(content.model_dump_json() for content in view.existing)),
+        fence("existing", "\n".join(f"{n}: {item.model_dump_json()}" for n, item in enumerate(view.existing, 1))),
     ]
     return [Message(role="system", content=prompt("distiller")), Message(role="user", content="\n".join(body))]
 

@@ -76,12 +76,16 @@ def opened(
     *,
     existing: bool = True,
     environments: Sequence[str] | None = None,
+    remember: bool = True,
 ) -> Iterator["Workspace"]:
-    """The workspace of a command; `existing` ones refuse to make it, `environments` replace the configured ones."""
+    """The workspace of a command; `existing` ones refuse to make it, `environments` replace the configured ones.
+
+    With other environments, or with `remember` off, later commands go on with the settings kept before.
+    """
     from tutelage.workspace import Workspace
 
     found = load(config, overrides, existing=existing, environments=environments or ())
-    workspace = Workspace(found, remember=not environments)
+    workspace = Workspace(found, remember=remember and not environments)
     try:
         yield workspace
     finally:

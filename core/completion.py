@@ -8,19 +8,16 @@ sees it. LiteLLM is imported when the first model is made.
 import json
 import os
 import re
-from collections.abc import Callable
-from concurrent.futures import Future
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from threading import Lock, Thread
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from tutelage.errors import PolicyFailed, TutelageError
+from tutelage.secrets import without_secrets
 from tutelage.types import Frozen
-
-T = TypeVar("T")
+from tutelage.wire import Again, Late, hold_to_one_request, within
 
 PROVIDERS = {"expert": "tutelage.agents.provider:register"}
 """Embedded providers: prefix of the model string → dotted path of what makes LiteLLM know it, given the rest."""
@@ -29,12 +26,10 @@ TIMEOUT = 120.0
 """Seconds from sending a request to the last byte of its answer, if nothing else is said."""
 MAX_REPLY = 200_000
 """Characters of a reply, tool calls included; a longer one is a failure and is not kept."""
-MAX_LEFT = 64
-"""Calls that were given up and have not come back, at most; more are not begun."""
 NO_TOOLS = ' (the request offered tools; if this model or its server takes none, set teacher.tools = "text")'
 
-_SECRET = re.compile(r"(?i)\b(?:sk|pk|key|gsk|xai|hf)[-_][\w\-*.]{6,}|\bbearer\s+\S+|AIza[\w-]{20,}")
-_SECRET_NAME = re.compile(r"(?i)(key|token|secret|password)$")
+_PREFIX = re.compile(r"(?:litellm\.)?(\w+: )(?:litellm\.)?\1")
+"""LiteLLM says twice what kind of error it is."""
 
 
 class Call(Frozen):
@@ -112,10 +107,13 @@ def attempt(call: Call, *, timeout: float = TIMEOUT) -> Response:
     """
     if is_embedded(call.model):
         return _read(call, _embedded(call))
+    litellm()  # importing it takes seconds that are not the provider's
     try:
-        raw = _within(timeout, lambda: _ask(call, timeout))
-    except AttemptFailed:
-        raise
+        raw = within(timeout, lambda: _ask(call, timeout))
+    except Late as error:
+        raise AttemptFailed(Failure(line=f"{call.model}: {error}", transient=True)) from None
+    except Again:
+        raise AttemptFailed(Failure(line=f"{call.model}: the provider refuses the order of the messages")) from None
     except Exception as error:  # nothing of ours runs in there: it is the provider's, or LiteLLM's view of it
         raise AttemptFailed(_failure(call, error)) from None
     return _read(call, raw)
@@ -123,12 +121,14 @@ def attempt(call: Call, *, timeout: float = TIMEOUT) -> Response:
 
 @cache
 def litellm() -> ModuleType:
-    """LiteLLM, without its remote price map, telemetry and banners."""
+    """LiteLLM, without the files it would fetch, telemetry and banners."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
     import litellm
 
     litellm.telemetry = False
     litellm.suppress_debug_info = True
+    hold_to_one_request(litellm)
     return litellm
 
 
@@ -157,70 +157,38 @@ def _embedded(call: Call) -> Any:
         raise AttemptFailed(Failure(line=f"{call.model}: {clean(str(original or error))}")) from None
 
 
-# -- the deadline ------------------------------------------------------------------------------------------------
-
-_left: set[Thread] = set()
-_left_lock = Lock()
-
-
-def _within(seconds: float, work: Callable[[], T]) -> T:
-    """What `work` returns or raises; given up after `seconds`, which no read timeout of a client guarantees: a
-    server that sends one byte now and then never lets it expire.
-
-    The thread of a call that was given up ends with its connection; there are never more than `MAX_LEFT` of them.
-    """
-    with _left_lock:
-        _left.difference_update([thread for thread in _left if not thread.is_alive()])
-        if len(_left) >= MAX_LEFT:
-            raise TimeoutError(f"{MAX_LEFT} earlier calls were given up and still hang")
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # whatever it is belongs to who waits for it
-            future.set_exception(error)
-
-    thread = Thread(target=run, name="llm call", daemon=True)
-    thread.start()
-    try:
-        return future.result(seconds)
-    except TimeoutError:
-        if future.done():
-            raise
-        with _left_lock:
-            _left.add(thread)
-        raise TimeoutError(f"no whole answer within {seconds:g} s") from None
-
-
 # -- reading an answer -------------------------------------------------------------------------------------------
 
 
 def _read(call: Call, raw: Any) -> Response:
     """The checked answer; providers leave out, and put in, all kinds of things."""
-    spent = _spent(call.model, raw)
-
-    def failure(why: str, *, transient: bool = False) -> AttemptFailed:
-        return AttemptFailed(Failure(line=f"{call.model}: {clean(why)}", transient=transient, usage=spent))
-
     choices = getattr(raw, "choices", None)
     message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-    if message is None:
-        raise failure("the provider's answer holds no message", transient=True)
-    finish = getattr(choices[0], "finish_reason", None)
     content = getattr(message, "content", None)
+    text = _encodable(content) if isinstance(content, str) else ""
     calls = _calls(message) if call.tools else ()
-    extra = getattr(message, "provider_specific_fields", None)
-    refusal = getattr(message, "refusal", None) or (extra.get("refusal") if isinstance(extra, dict) else None)
-    if refusal or (finish == "content_filter" and not calls):
-        raise failure(f"the model refused: {refusal or content or 'its provider filtered the answer'}")
-    if content is not None and not isinstance(content, str):
-        raise failure("the provider's answer is not text")
-    text = _encodable(content or "")
     size = len(text) + sum(len(name) + len(arguments) for name, arguments in calls)
-    if size > MAX_REPLY:
-        raise failure(f"the reply has {size} characters; the limit is {MAX_REPLY}")
+    spent = _spent(call, raw, text if size <= MAX_REPLY else "")
+    finish = getattr(choices[0], "finish_reason", None) if message is not None and choices else None
+    refusal = _refusal(message)
+    why = ""
+    if message is None:
+        why = "the provider's answer holds no message"
+    elif refusal or (finish == "content_filter" and not calls):
+        why = f"the model refused: {refusal or text or 'its provider filtered the answer'}"
+    elif content is not None and not isinstance(content, str):
+        why = "the provider's answer is not text"
+    elif size > MAX_REPLY:
+        why = f"the reply has {size} characters; the limit is {MAX_REPLY}"
+    if why:
+        raise AttemptFailed(Failure(line=f"{call.model}: {clean(why)}", transient=message is None, usage=spent))
     return Response(text=text, calls=calls, usage=spent, finish=finish if isinstance(finish, str) else "")
+
+
+def _refusal(message: Any) -> str:
+    extra = getattr(message, "provider_specific_fields", None)
+    said = getattr(message, "refusal", None) or (extra.get("refusal") if isinstance(extra, dict) else None)
+    return str(said or "")
 
 
 def _calls(message: Any) -> tuple[tuple[str, str], ...]:
@@ -239,21 +207,31 @@ def _encodable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _spent(model: str, raw: Any) -> Spent:
+def _spent(call: Call, raw: Any, text: str) -> Spent:
+    """The cost as the provider counts it, or, where it does not say, as LiteLLM counts the tokens of `text`."""
     used = getattr(raw, "usage", None)
-    details = getattr(used, "prompt_tokens_details", None)
-    dollars: float | None = 0.0
-    if not is_embedded(model):
-        try:
-            dollars = float(litellm().completion_cost(raw, model=model))
-        except Exception:  # what LiteLLM raises for a model without a known price differs by version
-            dollars = None
+    prompt, completion = _count(used, "prompt_tokens"), _count(used, "completion_tokens")
+    if not prompt and not completion:
+        prompt = litellm().token_counter(model=call.model, messages=list(call.messages))
+        completion = litellm().token_counter(model=call.model, text=text)
+        raw = None
+    cached = _count(getattr(used, "prompt_tokens_details", None), "cached_tokens")
     return Spent(
-        prompt_tokens=_count(used, "prompt_tokens"),
-        completion_tokens=_count(used, "completion_tokens"),
-        cached_tokens=_count(details, "cached_tokens"),
-        dollars=dollars,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        dollars=0.0 if is_embedded(call.model) else _price(call.model, raw, prompt, completion),
     )
+
+
+def _price(model: str, raw: Any, prompt: int, completion: int) -> float | None:
+    """Dollars; what is known of caches and tiers is in the answer, if the provider counted at all."""
+    try:
+        if raw is not None:
+            return float(litellm().completion_cost(raw, model=model))
+        return sum(litellm().cost_per_token(model=model, prompt_tokens=prompt, completion_tokens=completion))
+    except Exception:  # what LiteLLM raises for a model without a known price differs by version
+        return None
 
 
 def _count(used: Any, name: str) -> int:
@@ -265,8 +243,6 @@ def _count(used: Any, name: str) -> int:
 
 
 def _failure(call: Call, error: Exception) -> Failure:
-    if isinstance(error, TimeoutError):
-        return Failure(line=f"{call.model}: {clean(str(error))}", transient=True)
     kinds = litellm().exceptions
     status = getattr(error, "status_code", 0)
     status = status if isinstance(status, int) else 0
@@ -308,9 +284,6 @@ def _asked_to_wait(error: Exception) -> float:
 
 def clean(text: str) -> str:
     """One line of at most 300 characters with everything that looks like a secret taken out."""
-    line = " ".join(text[:20_000].partition("\nTraceback")[0].split()).removeprefix("litellm.")
-    for name, value in os.environ.items():
-        if _SECRET_NAME.search(name) and len(value) >= 6:
-            line = line.replace(value, "[secret]")
-    line = _encodable(_SECRET.sub("[secret]", line))
+    line = " ".join(text[:20_000].partition("\nTraceback")[0].split())
+    line = _encodable(without_secrets(_PREFIX.sub(r"\1", line, count=1).removeprefix("litellm.")))
     return line if len(line) <= 300 else line[:297] + "..."

@@ -182,11 +182,12 @@ class LLM:
     def _in_format(self, messages: Sequence[Message], schema: type[Schema]) -> str:
         """The answer, with the provider holding the model to the schema where it can; one that refuses is not
         asked to again."""
-        refused = provider_of(self.model).without_schema
-        if self._embedded or self.model in refused or not litellm().supports_response_schema(self.model):
+        refused, native = provider_of(self.model).without_schema, structured.response_format(schema)
+        known = not self._embedded and litellm().supports_response_schema(self.model)
+        if native is None or not known or self.model in refused:
             return self._answer(messages)
         try:
-            return self._answer(messages, response_format=structured.response_format(schema))
+            return self._answer(messages, response_format=native)
         except AttemptFailed as error:
             if error.failure.status not in (400, 422):
                 raise
@@ -259,7 +260,7 @@ def _caches_on_request(model: str) -> bool:
 
 
 def _cost(spent: Spent) -> Usage:
-    fields: dict[str, Any] = spent.model_dump(exclude={"dollars"}, include=set(Usage.model_fields))
+    fields: dict[str, Any] = spent.model_dump(exclude={"dollars"})
     return Usage(**fields, dollars=spent.dollars or 0.0, unpriced=int(spent.dollars is None))
 
 

@@ -27,13 +27,16 @@ def with_schema(messages: Sequence[Message], schema: type[BaseModel]) -> list[Me
     return [Message(role="system", content=order), first, *rest]
 
 
-def response_format(schema: type[BaseModel]) -> dict[str, Any]:
-    """The same as an option, for providers that hold a model to a schema.
+def response_format(schema: type[BaseModel]) -> dict[str, Any] | None:
+    """The same as an option, for providers that hold a model to a schema; None for a schema with free mappings,
+    which some of them would hold to be empty.
 
-    Not the strict kind: that forbids optional fields and free mappings, and the answer is validated anyway.
+    Not the strict kind: that forbids optional fields, and the answer is validated anyway.
     """
-    described = {"name": schema.__name__, "schema": schema.model_json_schema(), "strict": False}
-    return {"type": "json_schema", "json_schema": described}
+    described = schema.model_json_schema()
+    if _free(described):
+        return None
+    return {"type": "json_schema", "json_schema": {"name": schema.__name__, "schema": described, "strict": False}}
 
 
 def read(text: str, schema: type[Schema]) -> Schema:
@@ -74,3 +77,13 @@ def _objects(text: str) -> Iterator[str]:
         except (ValueError, RecursionError):  # not JSON from here
             pass
         at = text.find("{", end)
+
+
+def _free(schema: Any) -> bool:
+    """Whether a JSON schema has, anywhere, an object whose keys it does not name."""
+    if isinstance(schema, list):
+        return any(map(_free, schema))
+    if not isinstance(schema, dict):
+        return False
+    unnamed = schema.get("type") == "object" and "properties" not in schema
+    return unnamed or bool(schema.get("additionalProperties")) or any(map(_free, schema.values()))

@@ -13,6 +13,7 @@ from tutelage.types import Policy, Student
 from tutelage.usage import UsageLog
 
 if TYPE_CHECKING:
+    from tutelage.cassette import Cassette
     from tutelage.llm import LLM
     from tutelage.memory.store import MemoryStore
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 ANY_EXPERT = "expert/*"
 """Model string for the scripted expert of each environment."""
+CREATIVE = ("teacher", "persona", "designer")
+"""Roles that answer with `teacher.temperature`; the others are to be reproducible."""
 
 
 def find_config(
@@ -77,19 +80,35 @@ class Workspace:
         """What LLM calls have cost in this workspace; goes on from where the last command left off."""
         return UsageLog(self.record.put, self.record.items("usage"))
 
+    @cached_property
+    def cassette(self) -> "Cassette | None":
+        """Where the exchanges of all roles are kept, and taken from, if the config names a file."""
+        from tutelage.cassette import Cassette
+
+        config = self.config.cassette
+        return None if config.path is None else Cassette(config.path, config.mode)
+
     def llm(self, role: str, model: str = "") -> "LLM":
-        """The model that plays `role` (``teacher``, ``judge`` or ``distiller``), or another one in that role."""
+        """The model that plays `role` (``teacher``, ``judge``, ``distiller``, ``persona``, ``designer`` …), or another
+        one in that role."""
         from tutelage.llm import LLM
 
         teacher = self.config.teacher
-        model = model or {"judge": teacher.judge, "distiller": teacher.distiller}.get(role) or teacher.model
+        special = {"persona": teacher.designer, "designer": teacher.designer}
+        special |= {"judge": teacher.judge, "distiller": teacher.distiller}
+        varied = role in CREATIVE or (role == "judge" and teacher.votes > 1)  # a vote repeated is no second vote
         return LLM(
-            model,
+            model or special.get(role) or teacher.model,
             role=role,
             usage=self.usage,
             budget=self.config.budget,
-            temperature=teacher.temperature if role == "teacher" else 0.0,
+            temperature=teacher.temperature if varied else 0.0,
             max_tokens=teacher.max_tokens,
+            concurrency=teacher.concurrency,
+            retries=teacher.retries,
+            timeout=teacher.timeout,
+            prompt_cache=teacher.prompt_cache,
+            cassette=self.cassette,
         )
 
     def acting(self, model: str = "") -> Policy:
@@ -165,4 +184,6 @@ class Workspace:
     def close(self) -> None:
         if "memory" in self.__dict__:
             self.memory.close()
+        if self.__dict__.get("cassette") is not None:
+            self.__dict__["cassette"].close()
         self.record.close()

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from tutelage.agents.experts import exploring
 from tutelage.agents.experts.page import Advice, View
 from tutelage.agents.experts.toolkit import Goals, Made, call, calls
 
@@ -122,13 +123,22 @@ class Seen:
             raise Unknown(call("list", folder=folder) if folder else call("list"))
         return [path for path, held in self.first.items() if held is not None and path.rpartition("/")[0] == folder]
 
+    def named(self, path: str) -> Content:
+        """What a file that the goal names held at first; one in a folder that was not listed is taken to be there."""
+        folder = path.rpartition("/")[0]
+        if path not in self.first and folder and folder not in self.listed:
+            self._there(path)
+        return self.first.get(path)
+
     def text(self, path: str) -> str:
         """The text that a file had at first.
 
         Raises:
             Unknown: it was not read, or is lost.
         """
-        content = self.first.get(path, Unread(path))
+        content = self.named(path)
+        if content is None:
+            raise Unknown(call("list"))
         if isinstance(content, str):
             return content
         place = next((place for place, held in self.now.items() if held == content), None)
@@ -205,7 +215,7 @@ def _planned(plan: Callable[..., Places]) -> Callable[..., Advice]:
 def _into(seen: Seen, folder: str, paths: Iterable[str]) -> Places:
     places: Places = {}
     for path in paths:
-        places |= {path: None, f"{folder}/{_name(path)}": seen.first.get(path)}
+        places |= {path: None, f"{folder}/{_name(path)}": seen.named(path)}
     return places
 
 
@@ -227,7 +237,7 @@ def goal(*wordings: str, families: str) -> Callable[[Callable[..., Places]], Cal
     families="rename",
 )
 def rename(seen: Seen, old: str, new: str) -> Places:
-    return {old: None, new: seen.first.get(old)}
+    return {old: None, new: seen.named(old)}
 
 
 @goal(
@@ -247,7 +257,7 @@ def move(seen: Seen, path: str, folder: str) -> Places:
     families="copy",
 )
 def copy(seen: Seen, path: str, folder: str) -> Places:
-    return {f"{folder}/{_name(path)}": seen.first.get(path)}
+    return {f"{folder}/{_name(path)}": seen.named(path)}
 
 
 @goal(
@@ -307,7 +317,7 @@ def find(seen: Seen, word: str, folder: str) -> Places:
     families="swap",
 )
 def swap(seen: Seen, one: str, other: str) -> Places:
-    return {one: seen.first.get(other), other: seen.first.get(one)}
+    return {one: seen.named(other), other: seen.named(one)}
 
 
 @goal(
@@ -319,6 +329,8 @@ def swap(seen: Seen, one: str, other: str) -> Places:
 def count(seen: Seen, folder: str, path: str) -> Places:
     return {path: str(len(seen.inside(folder)))}
 
+
+FILES.goal(exploring.EXPLORING, families="")(exploring.files)
 
 COVERED = tuple(sorted(FILES.families))
 """Families it claims to solve."""

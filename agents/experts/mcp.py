@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
+from tutelage.agents.experts import exploring
 from tutelage.agents.experts.page import Advice, View
 from tutelage.agents.experts.registry import NoExpert
 from tutelage.calls import CallError, parse_call
@@ -25,13 +26,15 @@ def advise(view: View) -> Advice:
         NoExpert: none of the example's goals.
     """
     goal = " ".join(view.goal.split())
+    if re.fullmatch(exploring.EXPLORING, goal):
+        return exploring.mcp(view)
     for pattern, answer in _RULES:
         if match := re.fullmatch(pattern, goal):
-            return answer(_Seen(view), **match.groupdict())
+            return answer(Seen(view), **match.groupdict())
     raise NoExpert(f"the scripted expert does not know this goal: {goal[:200]!r}")
 
 
-class _Seen:
+class Seen:
     """What the episode has shown of the files."""
 
     def __init__(self, view: View) -> None:
@@ -69,20 +72,20 @@ class _Seen:
                 self.now[path] += content
 
 
-def _lookup(seen: _Seen, name: str, file: str) -> Advice:
+def _lookup(seen: Seen, name: str, file: str) -> Advice:
     if file not in seen.now:
         return _read(file)
     words = dict(line.split(maxsplit=1) for line in seen.now[file].splitlines() if " " in line)
     return _answer(words.get(name, ""))
 
 
-def _copy(seen: _Seen, source: str, target: str) -> Advice:
+def _copy(seen: Seen, source: str, target: str) -> Advice:
     if source not in seen.first:
         return _read(source)
     return _make(seen, {source: seen.first[source], target: seen.first[source]})
 
 
-def _append(seen: _Seen, line: str, file: str) -> Advice:
+def _append(seen: Seen, line: str, file: str) -> Advice:
     if file not in seen.now:
         return _read(file)
     before = seen.first.get(file, seen.now[file])
@@ -93,13 +96,13 @@ def _append(seen: _Seen, line: str, file: str) -> Advice:
     return _make(seen, {file: whole})
 
 
-def _replace(seen: _Seen, file: str, old: str, new: str) -> Advice:
+def _replace(seen: Seen, file: str, old: str, new: str) -> Advice:
     if file not in seen.first:
         return _read(file)
     return _make(seen, {file: re.sub(rf"(?m)(?<==){re.escape(old)}$", new, seen.first[file])})
 
 
-def _find(seen: _Seen, folder: str, word: str) -> Advice:
+def _find(seen: Seen, folder: str, word: str) -> Advice:
     if folder not in seen.listed:
         return Advice((write_call("list_directory", {"path": folder}),))
     paths = {f"{folder}/{name}": name for name in seen.listed[folder]}
@@ -119,7 +122,7 @@ _RULES: tuple[tuple[str, Callable[..., Advice]], ...] = (
 )
 
 
-def _make(seen: _Seen, wanted: dict[str, str]) -> Advice:
+def _make(seen: Seen, wanted: dict[str, str]) -> Advice:
     """Write each file that does not hold what it should; done when all do."""
     missing = [_write(path, text) for path, text in wanted.items() if seen.now.get(path, "").strip() != text.strip()]
     return Advice(tuple(missing) or (write_call("done", {}),))

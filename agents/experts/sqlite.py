@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
+from tutelage.agents.experts import exploring
 from tutelage.agents.experts.page import Advice, View
 from tutelage.agents.experts.toolkit import Answer, Goals, call, calls
 
@@ -244,6 +245,8 @@ def _update(seen: Seen, table: str, column: str, value: str, key: str) -> str:
 def _insert(table: str, key: str, text: str, number: str) -> str:
     return f"INSERT INTO {table} VALUES ({_literal(key)}, {_literal(text)}, {_literal(number)})"
 
+
+SQLITE.goal(exploring.EXPLORING, families="")(exploring.sqlite)
 
 COVERED = tuple(sorted(SQLITE.families))
 """Families it claims to solve."""

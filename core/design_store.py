@@ -1,5 +1,6 @@
 """Personas, designs, hints and what was refused, as the record keeps them for one run of annotation."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ class DesignStore:
         by_rule: bool,
     ) -> None:
         """Keep the proposals that can be played and are new, and why the others cannot or are not."""
-        known = {same_task(Design.model_validate(body["design"])) for body in self.record.items("design").values()}
+        known = {key for body in self.record.items("design").values() for key in sameness(_design(body))}
         lost: list[list[str]] = []
         made: list[str] = []
         with self.record.transaction():
@@ -81,10 +82,10 @@ class DesignStore:
                     except DesignRefused as error:
                         lost.append([REFUSED, str(error)])
                         continue
-                    if same_task(design) in known:
+                    if sameness(design) & known:
                         lost.append([KNOWN, design.goal])
                         continue
-                    known.add(same_task(design))
+                    known |= sameness(design)
                     self.add(design, hint)
                     made.append(design.task.id)
             self.record.put("proposals", exploration.task.id, {"designs": made, "lost": lost})
@@ -106,6 +107,16 @@ def hint_of(record: Record, task: Task) -> Hint | None:
     return None if body is None else Hint(str(body["text"]))
 
 
-def same_task(design: Design) -> tuple[str, str]:
-    """Designs for which this is equal are the same task."""
-    return design.base.id, " ".join(design.goal.casefold().split())
+def sameness(design: Design) -> set[tuple[str, str]]:
+    """Designs that share one of these are the same task: same start and wording, or same start and end.
+
+    Different questions may have the same answer, so an answer does not count as an end.
+    """
+    found = {(design.base.id, " ".join(design.goal.casefold().split()))}
+    if design.end is not None and '"answer"' not in (end := json.dumps(design.end, sort_keys=True)):
+        found.add((design.base.id, end))
+    return found
+
+
+def _design(body: dict[str, Any]) -> Design:
+    return Design.model_validate(body["design"])

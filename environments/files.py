@@ -5,22 +5,19 @@ extra change counts as a wrong end. Writing over a file asks for reading it firs
 that what was there is never lost unseen.
 """
 
-import re
 from typing import Any, ClassVar
 
+from tutelage.designs import Design
 from tutelage.environments.base import ActionRefused, Outcome
+from tutelage.environments.design import check_form, plain
+from tutelage.environments.files_design import GUIDE, designed
+from tutelage.environments.files_paths import MOST_FILES, above, check_text, cut, is_file, path_of
 from tutelage.environments.files_tasks import FAMILIES, TOP, Scene, Tree, scene
 from tutelage.environments.tools import ToolEnvironment, shorten
 from tutelage.errors import EnvironmentBroken, UnknownName
 from tutelage.types import Task, Tool
 
-TEXT_LENGTH = 1000
-"""Characters a file may hold; all of it fits into an observation."""
-PATH_LENGTH = 100
-MOST_FILES = 60
 OVER = "The task is over."
-
-_PART = re.compile(r"\w[\w.-]*(?: [\w.-]+)*|[.-]+\w[\w.-]*")
 
 
 def _tool(name: str, description: str, *required: str, optional: tuple[str, ...] = ()) -> Tool:
@@ -53,6 +50,7 @@ class Files(ToolEnvironment):
         "You look after files. A path is a name or folder/name. "
         'End your reply with one call such as read({"file": "a.txt"}).'
     )
+    design_guide: ClassVar[str] = GUIDE
 
     def __init__(self) -> None:
         self._scene: Scene | None = None
@@ -64,11 +62,15 @@ class Files(ToolEnvironment):
     def families(cls) -> tuple[str, ...]:
         return FAMILIES
 
+    @classmethod
+    def check_design(cls, design: Design) -> None:
+        check_form(cls, design)
+        designed(_drawn(design.base), design)
+
     def start(self, task: Task) -> tuple[str, str]:
-        if task.family not in FAMILIES:
-            raise UnknownName(f"unknown files family {task.family!r}; known: {', '.join(FAMILIES)}")
+        design = self.designs.get(task.id)
+        self._scene = _drawn(task) if design is None else designed(_drawn(design.base), design)
         self.offer(TOOLS)
-        self._scene = scene(task.family, task.seed)
         self._files, self._seen = dict(self._scene.files), set()
         return self._scene.goal, self._list(TOP)
 
@@ -76,7 +78,7 @@ class Files(ToolEnvironment):
         if self._scene is None:
             raise EnvironmentBroken("there is no episode; reset the environment first")
         if name == "done":
-            solved, credit = self._files == self._scene.wanted, self._credit()
+            solved, credit = self._scene.solvable and self._files == self._scene.wanted, self._credit()
             self._scene = None
             return Outcome(OVER, float(solved), terminated=True, credit=credit)
         result = getattr(self, f"_{name}")(**arguments)
@@ -86,16 +88,16 @@ class Files(ToolEnvironment):
         """Share of the wanted changes that are made; unwanted ones count against them."""
         assert self._scene is not None
         due = _differences(self._scene.files, self._scene.wanted)
-        return max(0.0, 1.0 - _differences(self._files, self._scene.wanted) / due)
+        return max(0.0, 1.0 - _differences(self._files, self._scene.wanted) / due) if due else 0.0
 
     # -- the tools ------------------------------------------------------------------------------
 
     def _list(self, folder: str = TOP) -> str:
-        path = _path(folder) if folder.strip(" ./") else TOP
+        path = path_of(folder) if folder.strip(" ./") else TOP
         start = f"{path}/" if path else ""
         inside = [other.removeprefix(start) for other in self._files if other.startswith(start)]
         if path and not inside:
-            raise ActionRefused(f'There is no folder "{path}".' if path not in self._files else _is_file(path))
+            raise ActionRefused(f'There is no folder "{path}".' if path not in self._files else is_file(path))
         folders = sorted({f"{rest.split('/')[0]}/" for rest in inside if "/" in rest})
         names = sorted(rest for rest in inside if "/" not in rest)
         heading = f'Folder "{path}":' if path else "Top folder:"
@@ -104,12 +106,12 @@ class Files(ToolEnvironment):
     def _find(self, text: str) -> str:
         if not text.strip():
             raise ActionRefused("There is nothing to look for; give a word or more.")
-        if not _plain(text):
+        if not plain(text):
             raise ActionRefused("Files hold plain characters and line ends only.")
         found = sorted(path for path, held in self._files.items() if text.lower() in held.lower())
         if not found:
-            return f'No file holds "{_cut(text)}".'
-        return shorten("\n".join([f'Files with "{_cut(text)}":', *found]))
+            return f'No file holds "{cut(text)}".'
+        return shorten("\n".join([f'Files with "{cut(text)}":', *found]))
 
     def _read(self, file: str) -> str:
         path = self._there(file)
@@ -117,26 +119,23 @@ class Files(ToolEnvironment):
         return f'Text of "{path}":\n{self._files[path]}'
 
     def _write(self, file: str, text: str) -> str:
-        path = self._free(file) if _path(file) not in self._files else _path(file)
+        path = self._free(file) if path_of(file) not in self._files else path_of(file)
         if path in self._files and path not in self._seen:
             raise ActionRefused(f'"{path}" exists; read it before you write over it.')
-        if len(text) > TEXT_LENGTH:
-            raise ActionRefused(f"The text has {len(text)} characters; a file holds {TEXT_LENGTH}.")
-        if not _plain(text):
-            raise ActionRefused("Files hold plain characters and line ends only.")
+        check_text(text)
         self._files[path] = text
         self._seen.add(path)
         return f'Wrote "{path}":\n{text}'
 
     def _move(self, source: str, target: str) -> str:
-        old, new = self._there(source), self._free(target, moving=_path(source))
+        old, new = self._there(source), self._free(target, moving=path_of(source))
         self._files[new] = self._files.pop(old)
         if old in self._seen:
             self._seen = self._seen - {old} | {new}
         return f'Moved "{old}" to "{new}".'
 
     def _copy(self, source: str, target: str) -> str:
-        old, new = self._there(source), self._free(target, moving=_path(source))
+        old, new = self._there(source), self._free(target, moving=path_of(source))
         self._files[new] = self._files[old]
         self._seen |= {new} if old in self._seen else set()
         return f'Copied "{old}" to "{new}".'
@@ -154,7 +153,7 @@ class Files(ToolEnvironment):
 
     def _there(self, text: str) -> str:
         """The path of a file that exists."""
-        path = _path(text)
+        path = path_of(text)
         if path not in self._files:
             folder = self._is_folder(path)
             raise ActionRefused(
@@ -164,40 +163,24 @@ class Files(ToolEnvironment):
 
     def _free(self, text: str, moving: str = "") -> str:
         """A path at which a file can come to be."""
-        path = _path(text)
+        path = path_of(text)
         if path in self._files:
             raise ActionRefused(f'There is already a file "{path}".')
         if self._is_folder(path):
             inside = f"{path}/{moving.rpartition('/')[2] or 'name'}"
             raise ActionRefused(f'"{path}" is a folder; to put a file into it write "{inside}".')
-        parts = path.split("/")
-        above = next((up for n in range(1, len(parts)) if (up := "/".join(parts[:n])) in self._files), None)
-        if above is not None:
-            raise ActionRefused(_is_file(above))
+        taken = next((folder for folder in above(path) if folder in self._files), None)
+        if taken is not None:
+            raise ActionRefused(is_file(taken))
         if len(self._files) >= MOST_FILES:
             raise ActionRefused(f"There are {MOST_FILES} files already; no more fit.")
         return path
 
 
-def _path(text: str) -> str:
-    """A path in its one form, without ``./``, a leading or a trailing slash."""
-    path = text.strip().removeprefix("./").strip("/")
-    if len(path) > PATH_LENGTH or not all(_PART.fullmatch(part) for part in path.split("/")):
-        raise ActionRefused(f'"{_cut(text)}" is no path; write one such as "a.txt" or "folder/a.txt".')
-    return path
-
-
-def _plain(text: str) -> bool:
-    return all(character.isprintable() or character == "\n" for character in text)
-
-
-def _is_file(path: str) -> str:
-    return f'"{path}" is a file, not a folder.'
-
-
-def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 40 else line[:37] + "..."
+def _drawn(task: Task) -> Scene:
+    if task.family not in FAMILIES:
+        raise UnknownName(f"unknown files family {task.family!r}; known: {', '.join(FAMILIES)}")
+    return scene(task.family, task.seed)
 
 
 def _differences(one: Tree, other: Tree) -> int:

@@ -41,6 +41,8 @@ class Scene:
     goal: str
     files: Tree
     wanted: Tree
+    solvable: bool = True
+    """False where somebody only looks around."""
 
 
 class Draw:

@@ -8,8 +8,11 @@ import re
 from collections import Counter
 from typing import Any, ClassVar
 
+from tutelage.designs import Design
 from tutelage.environments.base import ActionRefused, Outcome
+from tutelage.environments.design import check_form
 from tutelage.environments.sqlite_database import Database, Rows
+from tutelage.environments.sqlite_design import GUIDE, designed
 from tutelage.environments.sqlite_tasks import FAMILIES, Scene, Table, scene
 from tutelage.environments.tools import ToolEnvironment, shorten
 from tutelage.errors import EnvironmentBroken, UnknownName
@@ -47,6 +50,7 @@ class Sqlite(ToolEnvironment):
         "You work on an SQLite database. "
         """End your reply with one call such as query({"sql": "SELECT a FROM t WHERE b = 'x'"})."""
     )
+    design_guide: ClassVar[str] = GUIDE
 
     def __init__(self) -> None:
         self._scene: Scene | None = None
@@ -58,12 +62,17 @@ class Sqlite(ToolEnvironment):
     def families(cls) -> tuple[str, ...]:
         return FAMILIES
 
+    @classmethod
+    def check_design(cls, design: Design) -> None:
+        check_form(cls, design)
+        designed(_drawn(design.base), design)
+
     def start(self, task: Task) -> tuple[str, str]:
-        if task.family not in FAMILIES:
-            raise UnknownName(f"unknown sqlite family {task.family!r}; known: {', '.join(FAMILIES)}")
+        design = self.designs.get(task.id)
+        found = _drawn(task) if design is None else designed(_drawn(design.base), design)
         self.close()
         self.offer(TOOLS)
-        self._scene = scene(task.family, task.seed)
+        self._scene = found
         self._database, self._changes = Database(self._scene.tables), []
         return self._scene.goal, "\n".join(["Tables:", *map(str, self._scene.tables)])
 
@@ -78,7 +87,8 @@ class Sqlite(ToolEnvironment):
         if name in ("done", "answer"):
             value = arguments.get("value")
             right = value is None if self._scene.answer is None else _equal(value, self._scene.answer)
-            solved, credit = right and self._distance() == 0, self._credit()
+            solved = self._scene.solvable and right and self._distance() == 0
+            credit = self._credit()
             self.close()
             return Outcome(OVER, float(solved), terminated=True, credit=credit)
         result = self._undo(self._database) if name == "undo" else self._query(self._database, **arguments)
@@ -112,6 +122,12 @@ class Sqlite(ToolEnvironment):
         first, wanted = _counted(_contents(self._scene.tables)), _counted(_contents(self._scene.wanted))
         due = ((first - wanted) + (wanted - first)).total()
         return max(0.0, 1.0 - self._distance() / due) if due else 0.0
+
+
+def _drawn(task: Task) -> Scene:
+    if task.family not in FAMILIES:
+        raise UnknownName(f"unknown sqlite family {task.family!r}; known: {', '.join(FAMILIES)}")
+    return scene(task.family, task.seed)
 
 
 def _contents(tables: tuple[Table, ...]) -> dict[str, Rows]:

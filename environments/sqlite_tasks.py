@@ -32,6 +32,8 @@ class Scene:
     tables: tuple[Table, ...]
     wanted: tuple[Table, ...]
     answer: Value | None = None
+    solvable: bool = True
+    """False where somebody only looks around."""
 
 
 @dataclass(frozen=True)

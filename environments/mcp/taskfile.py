@@ -19,6 +19,8 @@ from tutelage.types import Split
 
 MAX_BYTES = 10_000_000
 """Size of a task file."""
+NO_FOLDER = "a server at a url does not see the work folder"
+WITHOUT_FOLDER = "kind result or answer"
 _SLOT = re.compile(r"\{(\w+)\}")
 
 T = TypeVar("T")
@@ -95,7 +97,8 @@ class Answer(Strict):
     equals: str = Field(min_length=1)
 
 
-Check = Annotated[Exists | Absent | FileText | ToolResult | Answer, Field(discriminator="kind")]
+FileCheck = Exists | Absent | FileText
+Check = Annotated[FileCheck | ToolResult | Answer, Field(discriminator="kind")]
 
 
 # -- server and tasks ---------------------------------------------------------------------------
@@ -155,6 +158,13 @@ class Goal(Strict):
     def asks(self) -> bool:
         """Whether it ends with an answer."""
         return any(isinstance(check, Answer) for check in self.checks)
+
+    def lay_out(self, workdir: Path) -> None:
+        """Write the files of the start."""
+        for name, text in self.setup.items():
+            path = workdir / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
 
 
 class Template(Strict):
@@ -218,11 +228,8 @@ class TaskFile(Strict):
     @model_validator(mode="after")
     def _fits_server(self) -> Self:
         for task in self.tasks if self.server.url else ():
-            if task.setup or any(isinstance(check, Exists | Absent | FileText) for check in task.checks):
-                raise ValueError(
-                    f"family {task.family!r}: a server at a url does not see the work folder; "
-                    "use `prepare` and checks of kind result or answer"
-                )
+            if task.setup or any(isinstance(check, FileCheck) for check in task.checks):
+                raise ValueError(f"family {task.family!r}: {NO_FOLDER}; use `prepare` and checks of {WITHOUT_FOLDER}")
         return self
 
     def families(self) -> dict[str, list[tuple[Split, Goal]]]:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.environments.files import MOST_FILES, TEXT_LENGTH, Files
+from tutelage.environments.files import Files
+from tutelage.environments.files_paths import MOST_FILES, TEXT_LENGTH
 from tutelage.environments.files_tasks import FAMILIES, Scene, scene
 from tutelage.errors import EnvironmentBroken, UnknownName
 from tutelage.types import Cause, Split, Task

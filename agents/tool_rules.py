@@ -6,7 +6,7 @@ a guardrail is triggered by is the one line of the current result that tells mos
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tutelage.agents.experts import NoExpert, advise
@@ -52,13 +52,13 @@ def experience(request: Request) -> dict[str, object]:
     ]
     if not useful:
         return {"note": "No step of it can be named."}
-    goal, template = request.goal, _template(request, [turn for _, turn in useful])
+    goal, template, calls = request.goal, _template(request, useful), [turn.action for _, turn in useful]
     procedure = distinct(general(turn.action, goal, _seen(request, index)) for index, turn in useful)
     names = distinct(line.partition("(")[0] for line in procedure)
     slots = [slot for slot, _ in goal_values(goal)]
     conditions = [f"The goal reads: {template}"]
     conditions += [f"The goal names {count_of(slots.count(slot), slot)}." for slot in dict.fromkeys(slots)]
-    conditions += [f"At first the result reads: {line}" for line in _telling(request.turns[0].observation, goal)]
+    conditions += [f"At first the result reads: {line}" for line in _telling(request.turns[0].observation, goal, calls)]
     skill = {
         "preconditions": [f"The goal reads: {template}"],
         "procedure": procedure,
@@ -68,16 +68,19 @@ def experience(request: Request) -> dict[str, object]:
     return {"stickers": [{"conditions": conditions, "question": question}], "skills": [skill]}
 
 
-def _template(request: Request, useful: list[Turn]) -> str:
-    """The goal with slots for its literals, and for the plain words of it that were put into calls."""
+def _template(request: Request, useful: list[tuple[int, Turn]]) -> str:
+    """The goal with slots for its literals, and for the plain words of it that were put into calls.
+
+    What was read and passed on as it stood is data; its words say nothing about the goal's.
+    """
     words: set[str] = set()
     observations = [turn.observation for turn in request.turns]
-    for turn in useful:
-        for value in (_read(turn.action) or ("", {}))[1].values():
-            if isinstance(value, str) and occurs(value, request.goal):
-                words.add(value)
-            elif isinstance(value, str):
-                words |= {word for word in re.findall(r"\w+", value) if any(occurs(word, it) for it in observations)}
+    for index, turn in useful:
+        for line in _passed_on([turn.action]):
+            if occurs(line, request.goal):
+                words.add(line)
+            elif not any(occurs(line, result) for result in _seen(request, index)):
+                words |= {word for word in re.findall(r"\w+", line) if any(occurs(word, it) for it in observations)}
     # what stands beside them at first is of the same sort, such as the columns of a table
     beside = [line for line in observations[0].splitlines()[:MAX_LINES] if any(occurs(word, line) for word in words)]
     words |= {word for line in beside for word in re.findall(r"\w+", line)}
@@ -87,7 +90,8 @@ def _template(request: Request, useful: list[Turn]) -> str:
 
 def _verification(useful: list[Turn], ending: str, goal: str) -> list[str]:
     """What the result reads before the last call, and what ends the task."""
-    shown = _telling(useful[-1].observation, goal) if len(useful) > 1 else []
+    calls = [turn.action for turn in useful]
+    shown = _telling(useful[-1].observation, goal, calls) if len(useful) > 1 else []
     ends = [f"{ending} ends the task."] if useful[-1].result == ENDED else []
     return [*(f"Before the last call the result reads: {line}" for line in shown), *ends]
 
@@ -131,7 +135,7 @@ def _guardrail(request: Request, index: int) -> dict[str, object] | None:
         fits = not problem(forbidden) and matches(forbidden, turn.meaning, goal)
         if fits and not any(matches(forbidden, meaning(action), goal) for action in due):
             return {
-                "trigger": _telling(turn.observation, goal),
+                "trigger": _telling(turn.observation, goal, [turn.action, *due]),
                 "root_cause": cause,
                 "forbidden": forbidden,
                 "remedy": f"Do {general(best, goal, _seen(request, index))} instead.",
@@ -251,13 +255,24 @@ def _text(text: str, goal: str, seen: list[str]) -> str:
     return text if text.isalpha() else OTHER
 
 
-def _telling(observation: str, goal: str) -> list[str]:
-    """The pattern of the first line that has words of its own, or names what the goal names; none if none does."""
+def _telling(observation: str, goal: str, calls: Iterable[str]) -> list[str]:
+    """The pattern of the first line that has words of its own, or names what the goal names; none if none does.
+
+    A line that one of the `calls` passes on is data, whatever it says.
+    """
+    values = _passed_on(calls)
     lines = [line.strip() for line in observation.splitlines()[:MAX_LINES]]
+    lines = [line for line in lines if not any(occurs(line, value) for value in values)]
     # a leading "not " would negate the trigger
     patterns = [slotted(line, goal) for line in lines if not line.startswith("not ")]
     wordy = [pattern for pattern in patterns if _is_wording(_SLOT.sub(" ", pattern))]
     return (wordy or [pattern for pattern in patterns if GOAL in pattern])[:1]
+
+
+def _passed_on(calls: Iterable[str]) -> list[str]:
+    """The lines of the texts that these calls pass."""
+    values = (value for call in calls for value in (_read(call) or ("", {}))[1].values())
+    return [line for value in values if isinstance(value, str) for line in value.split("\n") if line.strip()]
 
 
 def _is_wording(text: str) -> bool:

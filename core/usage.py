@@ -39,6 +39,9 @@ class Usage(Frozen):
     def plus(self, other: "Usage") -> "Usage":
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields})
 
+    def minus(self, other: "Usage") -> "Usage":
+        return Usage(**{name: getattr(self, name) - getattr(other, name) for name in type(self).model_fields})
+
     def __str__(self) -> str:
         """The figures in a few words, for one line."""
         known = money(self.dollars) if self.dollars or not self.unpriced else "no known price"

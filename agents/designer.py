@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema
 
 from tutelage.agents.explorer import exploration_goal
 from tutelage.agents.prompts import prompt
@@ -28,8 +28,6 @@ TEXT_LENGTH = 600
 """Characters of a goal or a hint."""
 END_LENGTH = 8000
 """Characters of a wanted end as JSON."""
-SPARE = 50
-"""Proposals that a reply may hold beyond what is looked at; more do not fit the schema."""
 MALFORMED, TOO_MANY = "malformed proposal", "more proposals than asked for"
 
 _SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -53,7 +51,7 @@ class Proposal(BaseModel):
 class Proposals(BaseModel):
     """The designer's reply; one bad proposal does not spoil the others."""
 
-    proposals: list[Annotated[Any, WithJsonSchema(Proposal.model_json_schema())]] = Field(max_length=SPARE)
+    proposals: list[Annotated[Any, WithJsonSchema(Proposal.model_json_schema())]]
 
 
 class Refused(NamedTuple):

@@ -6,7 +6,7 @@ After Agent-as-Annotators (2604.07776): personas come in batches, and none that 
 from dataclasses import replace
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ValidationError, WithJsonSchema
 
 from tutelage.agents.prompts import prompt
 from tutelage.agents.transcripts import fence, one_line
@@ -16,8 +16,9 @@ from tutelage.errors import TutelageError
 from tutelage.llm import LLM
 from tutelage.types import Message
 
-BATCH = 20
-"""Personas asked for at once, at most."""
+BATCH = 4
+"""Personas asked for at once, at most: what fits into a reply of `teacher.max_tokens`, which is short by default."""
+MOST_INTERESTS = 8
 SHOWN = 200
 """Known names that a request shows, the newest ones; all of them are compared."""
 
@@ -25,7 +26,7 @@ SHOWN = 200
 class Personas(BaseModel):
     """The generator's reply; one bad persona does not spoil the others."""
 
-    personas: list[Annotated[Any, WithJsonSchema(Persona.model_json_schema())]] = Field(max_length=10 * BATCH)
+    personas: list[Annotated[Any, WithJsonSchema(Persona.model_json_schema())]]
 
 
 def invent(view: PersonaView, llm: LLM) -> list[Persona]:
@@ -79,14 +80,17 @@ def _new(drafts: list[Any], known: tuple[str, ...]) -> list[Persona]:
 
 
 def _tidy(draft: Any) -> Any:
-    """A draft with every text on one line, without blank interests or keys that a persona does not have."""
+    """A draft with every text on one line, and without what a persona has no place for."""
     if not isinstance(draft, dict):
         return draft
-    tidy = {key: one_line(item) if isinstance(item, str) else item for key, item in draft.items()}
-    likes = tidy.get("interests")
-    if isinstance(likes, list):
-        tidy["interests"] = [one_line(item) if isinstance(item, str) else item for item in likes if item]
-    return {key: item for key, item in tidy.items() if key in Persona.model_fields}
+    tidy = {key: _line(item) for key, item in draft.items() if key in Persona.model_fields}
+    if isinstance(likes := tidy.get("interests"), list):
+        tidy["interests"] = [line for item in likes if (line := _line(item))][:MOST_INTERESTS]
+    return tidy
+
+
+def _line(value: Any) -> Any:
+    return one_line(value) if isinstance(value, str) else value
 
 
 def _key(name: str) -> str:

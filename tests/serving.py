@@ -23,6 +23,9 @@ PATIENCE = 120.0
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
 """Without the last one the program asks the package index once a day whether there is a newer one."""
 
+PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that wait asleep: on a busy machine waiting ones would take the processor from those they wait for."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -65,7 +68,7 @@ def serving(log: Path, weights_name: str = "smollm2") -> Iterator[Served]:
         process = subprocess.Popen(
             [*command, *options],
             cwd=folder.parent,
-            env={**os.environ, **OFFLINE},
+            env={**os.environ, **OFFLINE, **PATIENT_THREADS},
             stdout=written,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -28,7 +28,7 @@ class Opinion(BaseModel):
 
 
 def llm(model: str, usage: UsageLog, max_tokens: int = 12) -> LLM:
-    return LLM(model, role="teacher", usage=usage, max_tokens=max_tokens, retries=0, timeout=60.0)
+    return LLM(model, role="teacher", usage=usage, max_tokens=max_tokens, retries=0, timeout=300.0)
 
 
 def test_the_openai_client_is_answered_and_what_the_server_cannot_do_is_ignored(served: Any, local_model: str) -> None:

@@ -1,6 +1,10 @@
 """LLM access against a real local server that speaks OpenAI's format and fails on script."""
 
 import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from time import sleep
 from typing import Any
 
 import pytest
@@ -193,3 +197,74 @@ def test_structured_gives_up_after_two_repairs(server: Any) -> None:
     assert len(server.requests) == 3
     results = llm().structured_many([HELLO, HELLO], Verdict)
     assert all(isinstance(result, PolicyFailed) for result in results)
+
+
+def test_structured_finds_the_object_in_chatter_at_once(server: Any) -> None:
+    server.answer = lambda text: 'Let me {think}. {"good": true, "steps": [1]} Does that help?'
+    assert llm().structured(HELLO, Verdict) == Verdict(good=True, steps=[1])
+    assert len(server.requests) == 1
+
+
+def test_a_schema_goes_along_where_the_provider_takes_one(misbehaving: Any) -> None:
+    misbehaving.say = lambda text: '{"good": true, "steps": []}'
+    usage = UsageLog()
+    misbehaving.play(["400"])
+    for _ in range(2):
+        assert llm(usage, model="openai/gpt-4o").structured(HELLO, Verdict).good
+    sent = ["response_format" in body for _, body in misbehaving.seen]
+    assert sent == [True, False, False], "one that refuses it is asked once"
+    assert usage.total().calls == 3
+    misbehaving.play()
+    llm(model="anthropic/claude-sonnet-4-5").structured(HELLO, Verdict)
+    llm(model="openai/local-model").structured(HELLO, Verdict)
+    assert [bool({"output_format", "response_format"} & set(body)) for _, body in misbehaving.seen] == [True, False]
+
+
+def test_a_call_that_fails_either_way_says_nothing_about_schemas(misbehaving: Any) -> None:
+    misbehaving.say = lambda text: '{"good": true, "steps": []}'
+    misbehaving.play(["400", "400"])
+    model = llm(model="openai/gpt-4o-mini")
+    with pytest.raises(PolicyFailed, match="unknown parameter"):
+        model.structured(HELLO, Verdict)
+    assert model.structured(HELLO, Verdict).good
+    assert "response_format" in misbehaving.seen[-1][1]
+
+
+def test_caching_is_asked_for_where_it_has_to_be(misbehaving: Any) -> None:
+    for model in ("anthropic/claude-sonnet-4-5", "openai/gpt-4o"):
+        for wanted in (True, False):
+            usage = UsageLog()
+            llm(usage, model=model, prompt_cache=wanted).complete(HELLO)
+            assert usage.total().cached_tokens == 6
+    asked = ["cache_control" in json.dumps(body) for _, body in misbehaving.seen]
+    assert asked == [True, False, False, False]
+    (system,) = misbehaving.seen[0][1]["system"]
+    assert system["cache_control"] == {"type": "ephemeral"}
+
+
+def test_all_models_of_a_provider_share_its_places(misbehaving: Any) -> None:
+    lock, inside, most = Lock(), Counter[str](), Counter[str]()
+
+    def say(text: str) -> str:
+        with lock:
+            inside[text] += 1
+            most[text] = max(most[text], inside[text])
+            most["all"] = max(most["all"], sum(inside.values()))
+        sleep(0.05)
+        with lock:
+            inside[text] -= 1
+        return "yes"
+
+    misbehaving.say = say
+
+    def many(model: str, text: str) -> list[Any]:
+        asked = Request([{"role": "user", "content": text}])
+        return llm(model=model, concurrency=2).answer_many([asked] * 6)
+
+    models = ("openai/one", "openai/two", "anthropic/claude-sonnet-4-5")
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(many, models, ("openai", "openai", "anthropic")))
+    assert answers == [[Answer("yes")] * 6] * 3
+    assert most["openai"] <= 2
+    assert most["anthropic"] <= 2
+    assert most["all"] > 2, "providers do not wait for each other"

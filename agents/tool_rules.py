@@ -79,8 +79,9 @@ def _template(request: Request, useful: list[tuple[int, Turn]]) -> str:
         for line in _passed_on([turn.action]):
             if occurs(line, request.goal):
                 words.add(line)
-            elif not any(occurs(line, result) for result in _seen(request, index)):
-                words |= {word for word in re.findall(r"\w+", line) if any(occurs(word, it) for it in observations)}
+            else:
+                own = _without_read(line, _seen(request, index))
+                words |= {word for word in re.findall(r"\w+", own) if any(occurs(word, it) for it in observations)}
     # what stands beside them at first is of the same sort, such as the columns of a table
     beside = [line for line in observations[0].splitlines()[:MAX_LINES] if any(occurs(word, line) for word in words)]
     words |= {word for line in beside for word in re.findall(r"\w+", line)}
@@ -273,6 +274,14 @@ def _passed_on(calls: Iterable[str]) -> list[str]:
     """The lines of the texts that these calls pass."""
     values = (value for call in calls for value in (_read(call) or ("", {}))[1].values())
     return [line for value in values if isinstance(value, str) for line in value.split("\n") if line.strip()]
+
+
+def _without_read(text: str, seen: list[str]) -> str:
+    """What of a text does not stand in it as a whole line that was read."""
+    for line in distinct(line.strip() for result in seen for line in result.splitlines()):
+        if " " in line and occurs(line, text):
+            text = text.replace(line, " ")
+    return text
 
 
 def _is_wording(text: str) -> bool:

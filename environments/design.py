@@ -11,7 +11,7 @@ from tutelage.environments.base import Environment
 from tutelage.errors import DesignRefused
 from tutelage.types import Split, Task
 
-GOAL_LENGTH = 600
+GOAL_LENGTH = 2000
 """Characters of a goal."""
 DESIGN_LENGTH = 20_000
 """Characters of a whole design as JSON."""

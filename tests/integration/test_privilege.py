@@ -32,7 +32,7 @@ ALLOWED = {
     HINT: {"judge"},
     PERSONA: {"persona", "designer", EXPLORER},
     REASON: {"distiller"},
-    EXPERIENCE: {"distiller", RECALLING},
+    EXPERIENCE: {"distiller", "modifier", "utiliser", RECALLING},
     REWARD: set(),
 }
 """Which roles may ever see each planted string."""
@@ -42,8 +42,8 @@ SETTINGS = {
     "environments.0.families": '["copy", "move"]',
     "student.weights": "tiny",
     "student.dtype": "float32",
-    "student.max_new_tokens": 12,
-    "act.max_steps": 6,
+    "student.max_new_tokens": 8,
+    "act.max_steps": 3,
     "collect.demonstrations": 3,
     "collect.mistaken": 3,
     "collect.explored": 1,
@@ -59,10 +59,12 @@ SETTINGS = {
     "stages.0.steps": 2,
     "stages.1.type": "grpo",
     "stages.1.steps": 1,
-    "stages.1.batch_size": 4,
+    "stages.1.batch_size": 2,
+    "stages.1.group_size": 2,
     "stages.2.type": "sdpo",
     "stages.2.steps": 1,
-    "stages.2.batch_size": 4,
+    "stages.2.batch_size": 2,
+    "stages.2.group_size": 2,
 }
 
 
@@ -111,8 +113,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
         return {**reply, "personas": people}
 
     def distilled(reply: dict[str, Any], _: str) -> dict[str, Any]:
-        skills = [{**item, "preconditions": [*item["preconditions"], EXPERIENCE]} for item in reply.get("skills", [])]
-        return {**reply, "skills": skills}
+        stickers = [{**item, "question": f"{item['question']} {EXPERIENCE}"} for item in reply.get("stickers", [])]
+        return {**reply, "stickers": stickers}
 
     def rewarded(outcome: Outcome, *_: Any) -> Outcome:
         won = outcome.reward > 0

@@ -175,6 +175,8 @@ class SftConfig(StageConfig):
     learning_rate: float = Field(5e-5, gt=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after warm-up."""
+    corrections: bool = True
+    """Whether what the teacher would have done in the student's states makes rows too (`collect.corrected`)."""
     checkpoint_every: int = Field(25, ge=1)
     """Optimiser steps between checkpoints; after a kill the stage continues from the last one."""
 
@@ -215,6 +217,9 @@ class SdpoConfig(RolloutStageConfig):
     """Update rate of the self-teacher's moving average."""
     distillation_weight: float = Field(0.5, gt=0, le=1)
     """1 is self-distillation alone; below that the rest of the loss is GRPO's."""
+    corrections: bool = False
+    """Whether the teacher is asked what was wrong in the stage's own rollouts, at one state of each at most, and the
+    self-teacher is told its words."""
 
 
 Stage = Annotated[SftConfig | GrpoConfig | SdpoConfig, Field(discriminator="type")]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.config import Config, StageConfig
+from tutelage.corrections import Corrected, Correction
 from tutelage.environments.base import Environment
 from tutelage.registry import resolve
 from tutelage.training.weights import quiet
@@ -49,6 +50,10 @@ class StageContext:
     memory: Recaller | None = None
     seed: int = 0
     progress: Progress = field(default=no_progress)
+    corrections: Sequence[Corrected] = ()
+    """What a teacher would have done in states that students came to, all of the train split."""
+    correct: Callable[[Sequence[Trajectory]], Sequence[Correction]] | None = None
+    """Asks the teacher about rollouts; those that it has nothing to say about have no correction."""
 
     @property
     def folder(self) -> Path:

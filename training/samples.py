@@ -1,4 +1,4 @@
-"""What supervised fine-tuning learns from: accepted episodes as token rows, and the order they come in."""
+"""What supervised fine-tuning learns from: accepted episodes and corrections as token rows, and their order."""
 
 from collections.abc import Sequence
 from random import Random
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
+from tutelage.corrections import Corrected, corrected
 from tutelage.training.chat import ChatEncoder
 from tutelage.types import Split, Trajectory
 
@@ -16,7 +17,7 @@ POOL = 16
 
 
 class SftRows(NamedTuple):
-    """One row per episode, with columns ``input_ids`` and ``labels``; and what was left out."""
+    """One row per episode and per correction, with columns ``input_ids`` and ``labels``; and what was left out."""
 
     dataset: Dataset
     trajectories: tuple[str, ...]
@@ -24,25 +25,34 @@ class SftRows(NamedTuple):
     too_long: int
     nothing_to_learn: int
     """Episodes without a single accepted turn."""
+    corrected: int = 0
+    """Rows that come from corrections, the last ones."""
 
 
-def sft_rows(trajectories: Sequence[Trajectory], encoder: ChatEncoder, max_length: int = 1536) -> SftRows:
-    """Rows of whole episodes as the student would see them without memory.
+def sft_rows(
+    trajectories: Sequence[Trajectory],
+    encoder: ChatEncoder,
+    max_length: int = 1536,
+    corrections: Sequence[Corrected] = (),
+) -> SftRows:
+    """Rows of whole episodes as the student would see them without memory, then one row per correction.
 
     Experiences are stripped from the prompt. Loss is on thought, action and end of turn of accepted turns,
     those whose diagnosis is fine; the other turns stay as context, so the student sees recoveries and does
-    not learn the mistakes.
+    not learn the mistakes. A correction's row is the student's own episode up to that state and then the
+    teacher's reply, which alone carries loss.
 
     Raises:
         ValueError: a trajectory is not of the train split.
     """
     rows, ids = [], []
-    too_long = nothing = 0
-    for trajectory in trajectories:
+    too_long = nothing = of_corrections = 0
+    wanted = [(trajectory, _fine(trajectory)) for trajectory in trajectories]
+    wanted += [(corrected(trajectory, item), {item.step}) for trajectory, item in corrections]
+    for place, (trajectory, turns) in enumerate(wanted):
         if trajectory.task.split is not Split.TRAIN:
             raise ValueError(f"{trajectory.id} is of the {trajectory.task.split} split; only train may be trained on")
-        fine = {index for index, step in enumerate(trajectory.steps) if step.diagnosis.fine}
-        tokens, mask = encoder.episode(trajectory, experiences=False, turns=fine)
+        tokens, mask = encoder.episode(trajectory, experiences=False, turns=turns)
         if not any(mask):
             nothing += 1
         elif len(tokens) > max_length:
@@ -51,8 +61,13 @@ def sft_rows(trajectories: Sequence[Trajectory], encoder: ChatEncoder, max_lengt
             labels = [token if marked else IGNORED for token, marked in zip(tokens, mask, strict=True)]
             rows.append({"input_ids": tokens, "labels": labels})
             ids.append(trajectory.id)
+            of_corrections += place >= len(trajectories)
     columns = {name: [row[name] for row in rows] for name in ("input_ids", "labels")}
-    return SftRows(Dataset.from_dict(columns), tuple(ids), too_long, nothing)
+    return SftRows(Dataset.from_dict(columns), tuple(ids), too_long, nothing, of_corrections)
+
+
+def _fine(trajectory: Trajectory) -> set[int]:
+    return {index for index, step in enumerate(trajectory.steps) if step.diagnosis.fine}
 
 
 def row_order(lengths: Sequence[int], *, batch_size: int, steps: int, seed: int) -> list[int]:

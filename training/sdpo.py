@@ -6,7 +6,8 @@ sampled tokens with privileged text in its observations. What the student never 
 
 * the experiences that memory recalls for the task (first turn; never one drawn from this very task);
 * the actions of a successful sibling, another episode of the same task (first turn);
-* what this very action led to: its diagnosis, or what it changed (each turn).
+* what this very action led to: its diagnosis, or what it changed (each turn);
+* where asked for (`stage.corrections`), a teacher's words on the action that went wrong (its turn).
 
 As in the paper: top-k of 20 with a tail bucket, ratio clipped at 2, teacher a moving average at 0.05, a
 lone success teaches nothing to itself, observations carry no loss. As in its shipped recipes without
@@ -21,20 +22,24 @@ those before it. With LoRA the teacher's factors start at zero and are averaged 
 it lags more than the rate says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.config import SdpoConfig
 from tutelage.conversation import turn_message
+from tutelage.corrections import Correction, keep
 from tutelage.training import weights
 from tutelage.training.base import StageContext, StageResult, lora
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
 from tutelage.training.rollout import Episode, Rollouts
 from tutelage.training.sdpo_trainer import EpisodeSDPOTrainer, ScoredEpisode, ScoredTurn, SDPOConfig
-from tutelage.types import Cause, Message, Recaller, Shown, Step, Task
+from tutelage.types import Cause, Message, Recaller, Shown, Step, Task, Trajectory
+
+Correct = Callable[[Sequence[Trajectory]], Sequence[Correction]]
+"""Asks a teacher about rollouts."""
 
 MAX_CHANGES = 3
 """Changed lines that feedback on one action names."""
@@ -48,11 +53,16 @@ def run(stage: SdpoConfig, context: StageContext) -> StageResult:
     """
     model, tokenizer = weights.load(context.start)
     rollouts = Rollouts(stage, context, tokenizer)
-    privileged = Privileged(context.memory, tokenizer, stage.group_size)
+    correct = context.correct if stage.corrections else None
+    privileged = Privileged(context.memory, tokenizer, stage.group_size, correct)
     trainer = make_trainer(stage, context, model, tokenizer, rollouts, privileged)
     figures = Figures(rollouts, context, stage.type)
     train(trainer, figures)
-    return finish(trainer, tokenizer, figures, experiences=tuple(privileged.used))
+    result = finish(trainer, tokenizer, figures, experiences=tuple(privileged.used))
+    with context.record.transaction():
+        for correction in privileged.corrections:
+            keep(context.record, correction, arm=stage.type, cycle=context.cycle)
+    return result
 
 
 def make_trainer(
@@ -67,7 +77,11 @@ def make_trainer(
 
     def rollout(rows: Sequence[dict[str, Any]], trainer: Any) -> list[ScoredEpisode]:
         tasks = [task_of(row["prompt"]) for row in rows]
-        return privileged.score(rollouts(tasks, trainer.accelerator.unwrap_model(trainer.model)))
+        episodes, before = rollouts(tasks, trainer.accelerator.unwrap_model(trainer.model)), len(privileged.corrections)
+        scored = privileged.score(episodes)
+        if stage.corrections:
+            rollouts.figures[-1]["corrected"] = float(len(privileged.corrections) - before)
+        return scored
 
     # TRL loads a full fine-tune's teacher from this path, in the student's dtype (float32; in bfloat16 an
     # average at 0.05 stands still).
@@ -96,22 +110,36 @@ def make_trainer(
 class Privileged:
     """Makes the self-teacher's view of rollouts."""
 
-    def __init__(self, memory: Recaller | None, tokenizer: PreTrainedTokenizerBase, group_size: int) -> None:
+    def __init__(
+        self,
+        memory: Recaller | None,
+        tokenizer: PreTrainedTokenizerBase,
+        group_size: int,
+        correct: Correct | None = None,
+    ) -> None:
         self._memory, self._encoder, self._size = memory, ChatEncoder(tokenizer), group_size
+        self._correct = correct
         self._recalled: dict[str, tuple[Shown, ...]] = {}
         self.used: dict[str, None] = {}
         """Ids of the experiences that the self-teacher saw, in the order of first use."""
+        self.corrections: list[Correction] = []
+        """What a teacher said about rollouts, in order."""
 
     def score(self, episodes: Sequence[Episode]) -> list[ScoredEpisode]:
         """The episodes with the self-teacher's observations; siblings are group members that won."""
-        return [self._scored(episode, self._sibling(episodes, place)) for place, episode in enumerate(episodes)]
+        asked = [episode.trajectory for episode in episodes if not episode.broken]
+        said = list(self._correct(asked)) if self._correct and asked else []
+        self.corrections += said
+        told = {item.key: item.note for item in said}
+        return [self._scored(episode, self._sibling(episodes, place), told) for place, episode in enumerate(episodes)]
 
     def _sibling(self, episodes: Sequence[Episode], place: int) -> Episode | None:
         first = place - place % self._size
         others = (episodes[i] for i in range(first, first + self._size) if i != place)
         return next((other for other in others if other.trajectory.success), None)
 
-    def _scored(self, episode: Episode, sibling: Episode | None) -> ScoredEpisode:
+    def _scored(self, episode: Episode, sibling: Episode | None, told: Mapping[str, str]) -> ScoredEpisode:
+        """`told` holds a teacher's notes by the correction's key."""
         trajectory, tools = episode.trajectory, episode.trajectory.tools
         if episode.broken:
             plain = [ScoredTurn(t.prompt, t.prompt, t.sampled, t.logprobs, informed=False) for t in episode.turns]
@@ -123,6 +151,8 @@ class Privileged:
             first = index == 0
             notes = [*_demonstration(sibling)] if first else []
             notes += feedback(step)
+            key = f"{trajectory.id}/{index}"
+            notes += [told[key]] if key in told else []
             informed = informed or bool(notes)
             message = turn_message(
                 step.observation,

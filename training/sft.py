@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on accepted episodes, through TRL's SFTTrainer.
+"""Supervised fine-tuning on accepted episodes and corrections, through TRL's SFTTrainer.
 
 Master weights and optimiser are float32; matrix products run in bfloat16 where the processor has it.
 The learning rate warms up linearly and then decays as a cosine or stays. The rows of the whole run are
@@ -30,14 +30,15 @@ KEPT = ("loss", "grad_norm", "learning_rate", "entropy", "mean_token_accuracy", 
 
 
 def run(stage: SftConfig, context: StageContext) -> StageResult:
-    """Train on `context.trajectories`, from the last checkpoint if there is one.
+    """Train on `context.trajectories` and `context.corrections`, from the last checkpoint if there is one.
 
     Raises:
         TutelageError: there is nothing to learn from.
         MissingPart: the starting weights are not here.
     """
     model, tokenizer = weights.load(context.start)
-    rows = sft_rows(context.trajectories, ChatEncoder(tokenizer), context.config.student.max_length)
+    corrections = context.corrections if stage.corrections else ()
+    rows = sft_rows(context.trajectories, ChatEncoder(tokenizer), context.config.student.max_length, corrections)
     if not len(rows.dataset):
         raise TutelageError(
             f"nothing to fine-tune on: {len(context.trajectories)} accepted trajectories, {rows.too_long} of them "
@@ -55,11 +56,16 @@ def run(stage: SftConfig, context: StageContext) -> StageResult:
     with label_positions_only():
         trainer.train(resume_from_checkpoint=last_checkpoint(context.checkpoints))
     digest = _save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, context)
-    counts = {"rows": len(lengths), "too_long": rows.too_long, "nothing_to_learn": rows.nothing_to_learn}
+    counts = {
+        "rows": len(lengths),
+        "rows_corrected": rows.corrected,
+        "too_long": rows.too_long,
+        "nothing_to_learn": rows.nothing_to_learn,
+    }
     return StageResult(
         folder=context.folder,
         digest=digest,
-        trajectories=tuple(rows.trajectories[row] for row in sorted(set(order))),
+        trajectories=tuple(dict.fromkeys(rows.trajectories[row] for row in sorted(set(order)))),
         metrics=[(0, {name: float(value) for name, value in counts.items()}), *_metrics(trainer.state.log_history)],
     )
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tutelage.conversation import conversation
+from tutelage.corrections import Correction
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.policy import StudentPolicy
@@ -78,6 +79,32 @@ def test_held_out_episodes_are_refused(loaded: tuple) -> None:
     held_out = trajectory(("x", Cause.SOLVED), split=Split.VALIDATION)
     with pytest.raises(ValueError, match="only train"):
         sft_rows([held_out], ChatEncoder(loaded[1]))
+
+
+def test_a_correction_is_the_students_way_there_and_the_teachers_reply(loaded: tuple) -> None:
+    """The prompt is the one that the student had, experiences stripped; loss is on the teacher's reply alone."""
+    encoder = ChatEncoder(loaded[1])
+    right = 'look again\nclick("r5")'
+    failed = MIXED.model_copy(update={"id": "trj_failed", "ending": Ending.FAILED})
+    correction = Correction(trajectory=failed.id, step=1, reply=right, words="Wrong.", author="teacher")
+    plain = sft_rows([MIXED], encoder)
+    rows = sft_rows([MIXED], encoder, corrections=[(failed, correction)])
+    assert (rows.trajectories, rows.corrected, plain.corrected) == ((MIXED.id, failed.id), 1, 0)
+    assert rows.dataset[0] == plain.dataset[0]
+    row, prompt = rows.dataset[1], encoder.conversation(conversation(failed, experiences=False)[:4])
+    assert row["input_ids"] == [*prompt, *encoder.reply(right)]
+    assert row["labels"] == [IGNORED] * len(prompt) + encoder.reply(right)
+    assert sft_rows([], encoder, 20, corrections=[(failed, correction)]).too_long == 1
+
+
+def test_corrections_of_held_out_or_other_episodes_are_refused(loaded: tuple) -> None:
+    encoder = ChatEncoder(loaded[1])
+    held_out = trajectory(("x", Cause.WRONG_END), split=Split.TEST)
+    correction = Correction(trajectory=held_out.id, step=0, reply="y", author="teacher")
+    with pytest.raises(ValueError, match="only train"):
+        sft_rows([], encoder, corrections=[(held_out, correction)])
+    with pytest.raises(ValueError, match="no state"):
+        sft_rows([], encoder, corrections=[(MIXED, correction)])
 
 
 def test_the_policy_samples_after_messages_of_its_own_making(loaded: tuple) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tutelage.config import SdpoConfig
+from tutelage.corrections import CORRECTION, Correction
 from tutelage.training import sdpo, weights
 from tutelage.training.base import run_stage
 from tutelage.training.rollout import Rollouts
@@ -118,6 +119,44 @@ def test_privileged_text_reaches_the_teacher_only(made, stage_context):
     )
     assert torch.equal(before.student_logits, after.student_logits)
     assert (before.teacher_logits - after.teacher_logits).abs().max() > 0.01
+
+
+def corrections(trajectories):
+    """Words on the second action of each episode."""
+    right = 'click("r1")'
+    return [
+        Correction(trajectory=item.id, step=1, reply=right, words=f"Not so, {CANARY}.", author="teacher")
+        for item in trajectories
+    ]
+
+
+def test_a_correction_is_told_to_the_teacher_at_its_turn_only(stage_context):
+    _, tokenizer = weights.load("tiny")
+    context = stage_context()
+    episodes = Rollouts(STAGE, context, tokenizer)([context.tasks[0]] * 2, weights.load("tiny")[0])
+    assert all(len(episode.turns) > 1 for episode in episodes)
+    privileged = sdpo.Privileged(None, tokenizer, 2, corrections)
+    for scored in privileged.score(episodes):
+        told = [f"The teacher says: Not so, {CANARY}." in tokenizer.decode(turn.privileged) for turn in scored.turns]
+        assert told == [index == 1 for index in range(len(scored.turns))]
+        assert not any(CANARY in tokenizer.decode(turn.observation) for turn in scored.turns)
+    assert [item.trajectory for item in privileged.corrections] == [episode.trajectory.id for episode in episodes]
+    broken = [replace(episode, broken=True) for episode in episodes]
+    silent = sdpo.Privileged(None, tokenizer, 2, corrections)
+    assert not any(turn.informed for scored in silent.score(broken) for turn in scored.turns)
+    assert silent.corrections == [], "nobody is asked about an episode that broke"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_teacher_is_asked_about_rollouts_only_where_the_stage_wants_it(stage_context, wanted):
+    context = replace(stage_context(), correct=corrections)
+    result = run_stage(STAGE.model_copy(update={"corrections": wanted, "steps": 1}), context)
+    kept = context.record.items(CORRECTION)
+    rollouts = context.record.trajectories(arm="sdpo")
+    assert list(kept) == ([f"{item.id}/1" for item in rollouts] if wanted else [])
+    assert all(body["arm"] == "sdpo" for body in kept.values())
+    assert result.metrics[0][1].get("corrected") == (STAGE.batch_size if wanted else None)
+    assert not any(CANARY in item.model_dump_json() for item in rollouts)
 
 
 def test_without_privileged_text_the_teacher_reads_what_the_student_read(stage_context):

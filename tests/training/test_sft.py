@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tutelage.config import SftConfig
+from tutelage.corrections import Correction
 from tutelage.errors import TutelageError
 from tutelage.training import sft, trl_adapter, weights
 from tutelage.training.base import StageContext, StageResult, run_stage
@@ -48,7 +49,7 @@ def test_learns_and_repeats_itself_after_a_kill(stage_context: Callable[..., Sta
     whole = run_stage(STAGE, training(stage_context, "whole"))
     losses = [values["loss"] for step, values in whole.metrics if step]
     assert losses[-1] < 0.8 * losses[0]
-    assert whole.metrics[0] == (0, {"rows": 20.0, "too_long": 0.0, "nothing_to_learn": 0.0})
+    assert whole.metrics[0] == (0, {"rows": 20.0, "rows_corrected": 0.0, "too_long": 0.0, "nothing_to_learn": 0.0})
 
     def kill(what: str, done: int, total: int) -> None:
         if done == 5:
@@ -78,6 +79,19 @@ def test_adapter_is_merged_and_kept(stage_context: Callable[..., StageContext]) 
     assert [name for name, _ in merged.named_parameters()] == [name for name, _ in start.named_parameters()]
     assert not torch.equal(merged.model.layers[0].mlp.up_proj.weight, start.model.layers[0].mlp.up_proj.weight)
     assert torch.equal(merged.model.embed_tokens.weight, start.model.embed_tokens.weight)
+
+
+def test_corrections_take_part_only_where_the_stage_wants_them(stage_context: Callable[..., StageContext]) -> None:
+    stage = STAGE.model_copy(update={"steps": 2})
+    failed = episode(99)
+    correction = Correction(trajectory=failed.id, step=1, reply="noop()", author="teacher")
+    given = {"trajectories": [episode(0)], "corrections": [(failed, correction)] * 2}
+    on, off = (dataclasses.replace(stage_context(folder), **given) for folder in ("on", "off"))
+    result = run_stage(stage, on)
+    assert result.metrics[0][1] == {"rows": 3.0, "rows_corrected": 2.0, "too_long": 0.0, "nothing_to_learn": 0.0}
+    assert result.trajectories == (on.trajectories[0].id, failed.id), "each once"
+    without = run_stage(stage.model_copy(update={"corrections": False}), off)
+    assert without.trajectories == (off.trajectories[0].id,)
 
 
 def test_nothing_to_learn_is_one_clear_line(stage_context: Callable[..., StageContext]) -> None:

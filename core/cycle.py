@@ -10,6 +10,9 @@ from itertools import chain
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.seeds import stable_seed
 from tutelage.config import ActConfig, RolloutStageConfig, StageConfig
+from tutelage.correcting import Asker, correct
+from tutelage.corrections import kept
+from tutelage.designs import DESIGNED
 from tutelage.errors import ConfigError
 from tutelage.progress import Reporter
 from tutelage.training.base import StageContext, run_stage
@@ -28,7 +31,7 @@ DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, UNGUARDED, GUARDED, ROLLOUTS = (
     "guarded",
     "rollouts",
 )
-EXPERIENCE_ARMS = (DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, ROLLOUTS)
+EXPERIENCE_ARMS = (DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, ROLLOUTS, DESIGNED)
 """Arms whose trajectories feed memory and SFT."""
 
 
@@ -99,12 +102,24 @@ def collect(workspace: Workspace, cycle: int, report: Reporter) -> None:
         start += count
         if tasks and not all(workspace.record.has_key(f"{cycle}/{arm}/{task.id}") for task in tasks):
             run_and_record(workspace, tasks, policy(), arm=arm, cycle=cycle, report=report)
+    if plan.designed:
+        from tutelage.annotation import annotate
+
+        annotate(workspace, f"cycle {cycle}", plan.designed, report, cycle=cycle)
+    if plan.corrected:
+        correct(workspace, cycle, report)
 
 
 def experience_trajectories(workspace: Workspace) -> list[Trajectory]:
-    """All trajectories that may feed memory and weights: train split, by the arms that gather experience."""
-    by_arm = (workspace.record.trajectories(arm=arm, split=Split.TRAIN) for arm in EXPERIENCE_ARMS)
-    return list(chain.from_iterable(by_arm))
+    """All trajectories that may feed memory and weights: train split, by the arms that gather experience.
+
+    Of designed tasks the solved ones are among them only if they were accepted, the others as failures.
+    """
+    record = workspace.record
+    accepted = {item for body in record.items("annotation").values() for item in body["accepted"]}
+    by_arm = (record.trajectories(arm=arm, split=Split.TRAIN) for arm in EXPERIENCE_ARMS)
+    every = chain.from_iterable(by_arm)
+    return [item for item in every if item.task.family != DESIGNED or not item.success or item.id in accepted]
 
 
 def accepted_trajectories(workspace: Workspace) -> list[Trajectory]:
@@ -143,6 +158,8 @@ def _train_stage(
         memory=workspace.memory,
         seed=workspace.config.seed + 1000 * cycle + index,
         progress=report,
+        corrections=kept(record),
+        correct=Asker(workspace),
     )
     result = run_stage(stage, context)
     new = Student(

@@ -11,6 +11,7 @@ from tutelage.cycle import (
     run_and_record,
     task_block,
 )
+from tutelage.design_store import hint_of
 from tutelage.progress import Reporter
 from tutelage.stats import compare, rate
 from tutelage.types import Ending, Kind, Split, Trajectory, Verdict
@@ -32,7 +33,7 @@ def judge(workspace: Workspace, cycle: int, report: Reporter) -> None:
         workspace.record.add_verdict(verdict)
         report("judged", done, len(usable))
 
-    judge_missing(usable, verdicts, workspace.llm("judge"), keep)
+    judge_missing(usable, verdicts, workspace.llm("judge"), keep, votes=workspace.config.teacher.votes)
     told = [item for item in usable if item.id in verdicts and tells(verdicts[item.id])]
     agree = sum(verdicts[item.id].successful == item.success for item in told)
     report.say(f"  the judge agrees with the environment's own check on {agree} of {len(told)}")
@@ -54,6 +55,8 @@ def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
             accepted=accepted_trajectories(workspace),
             existing=record.experiences(),
             per_family=workspace.config.memory.distil_per_family,
+            hints={item.id: hint for item in fresh if (hint := hint_of(record, item.task)) is not None},
+            rounds=workspace.config.teacher.sticker_rounds,
         )
         with record.transaction():
             for verdict in found.verdicts:

@@ -123,6 +123,13 @@ class Workspace:
         names = [name for name in self.suite.names if name in expert_names()]
         return PerEnvironment({name: LLMPolicy(self.llm("teacher", f"expert/{name}")) for name in names})
 
+    def annotator(self) -> Policy:
+        """The teacher as it does designed tasks: with a first thought of its own, if that is asked for."""
+        from tutelage.agents.first_thought import FirstThought
+
+        teacher, llm = self.acting(), self.llm("teacher")
+        return FirstThought(teacher, llm) if self.config.teacher.first_thought and not llm.embedded else teacher
+
     def clumsy_teacher(self) -> Policy:
         """The teacher with injected mistakes."""
         from tutelage.agents.mistakes import Mistaken

@@ -1,6 +1,7 @@
 """Corrections: which states the teacher is asked about, what it is shown there, and which answers are kept."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -158,3 +159,16 @@ def test_what_was_had_before_the_budget_ended_is_kept(wrong: list[tuple[Trajecto
     found = correct_many(wrong[:3], Teacher(), Corrector(budget=2), meaning)
     assert [isinstance(item, Correction) for item in found] == [True, True, False]
     assert isinstance(found[2], BudgetSpent)
+
+
+def test_any_provider_and_a_correction_without_words(wrong: list[tuple[Trajectory, int]], server: Any) -> None:
+    """A real request over HTTP; a corrector that never writes JSON costs the words and nothing else."""
+    item, step = wrong[0]
+    server.answer = lambda text: "No JSON." if "<correction>" in text or "JSON" in text else 'So.\nclick("r2")'
+    elsewhere = item.steps[step].model_copy(update={"action": "noop()"})
+    told = item.model_copy(update={"steps": (*item.steps[:step], elsewhere)})
+    teacher, corrector = (LLM("openai/x", role=role) for role in ("teacher", "corrector"))
+    (found,) = correct_many([(told, step)], LLMPolicy(teacher), corrector, meaning)
+    assert isinstance(found, Correction)
+    assert (found.reply, found.words, found.author) == ('So.\nclick("r2")', "", "openai/x")
+    assert found.note == 'The teacher says: Right here is click("r2").'

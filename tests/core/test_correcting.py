@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.config import Config
+from tutelage.config import Config, SftConfig
 from tutelage.correcting import Asker, correct
 from tutelage.corrections import CORRECTION, kept
-from tutelage.cycle import EXPLORED, run_and_record
+from tutelage.cycle import EXPLORED, run_and_record, train
 from tutelage.errors import BudgetSpent
 from tutelage.progress import Reporter
 from tutelage.types import Split
@@ -32,7 +32,11 @@ def explored(tmp_path: Path) -> Iterator[Callable[..., Workspace]]:
     opened: list[Workspace] = []
 
     def make(folder: str = "a", calls: int = 0, corrected: int = 10) -> Workspace:
-        plan = {"collect": {"corrected": corrected, "mistake_rate": 0.6}, "act": {"width": 3}}
+        plan = {
+            "collect": {"corrected": corrected, "mistake_rate": 0.6},
+            "act": {"width": 3},
+            "student": {"weights": "tiny", "dtype": "float32"},
+        }
         workspace = Workspace(Config.model_validate({"workspace": tmp_path / folder, **plan}))
         opened.append(workspace)
         tasks = workspace.suite.tasks(Split.TRAIN, 0, 12)
@@ -76,6 +80,16 @@ def test_a_spent_budget_loses_nothing_and_the_rest_is_asked_for_later(explored: 
         for each in (workspace, whole)
     )
     assert interrupted == undisturbed, "a run that was stopped trains on the same rows"
+
+
+def test_the_next_student_is_trained_on_them(explored: Callable[..., Workspace]) -> None:
+    workspace = explored()
+    correct(workspace, 1, Lines())
+    train(workspace, 1, Lines(), [SftConfig(steps=3)])
+    (rows,) = (item["value"] for item in workspace.record.metrics("1/0-sft") if item["name"] == "rows_corrected")
+    assert rows == 10
+    failed = {item.id for item, _ in kept(workspace.record) if not item.success}
+    assert failed & set(workspace.record.students()[-1].trajectories)
 
 
 def test_without_the_setting_nobody_is_asked(explored: Callable[..., Workspace]) -> None:

@@ -94,7 +94,8 @@ def designer_request(view: DesignerView) -> list[Message]:
 
 
 def _read(reply: Proposals, view: DesignerView) -> Proposed:
-    proposals, refused = [], []
+    proposals: list[Proposal] = []
+    refused: list[Refused] = []
     for draft in reply.proposals:
         try:
             proposal = Proposal.model_validate(draft)

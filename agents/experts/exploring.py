@@ -40,7 +40,8 @@ def sqlite(view: View) -> Advice:
 
 def mcp(view: View) -> Advice:
     """List every folder with the tools of the example server, and read every file that shows."""
-    folders, paths = ["."], []
+    folders: list[str] = ["."]
+    paths: list[str] = []
     for made in calls(view):
         folder = str(made.arguments.get("path"))
         start = "" if folder == "." else f"{folder}/"

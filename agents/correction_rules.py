@@ -14,7 +14,8 @@ def correct(text: str) -> dict[str, object]:
     _, turns = read_transcript(fenced("transcript", text), fenced("meanings", text))
     right = dict(line.partition(": ")[::2] for line in fenced("correction", text).split("\n"))
     action, meaning = right.get("Action", ""), right.get("Meaning", "")
-    due = f"{action}, that is {meaning}" if meaning not in ("", action) else action
+    told = meaning in ("", action) or "({" in action  # a call to a tool has no references to explain
+    due = action if told else f"{action}, that is {meaning}"
     return {"words": " ".join([*(_wrong(turn, action) for turn in turns[:1]), f"Right here is {due}."])}
 
 
@@ -25,6 +26,8 @@ def _wrong(turn: Turn, right: str) -> str:
         return f"{_cut(turn.action) or 'Nothing'} is not an action here."
     if cause == Cause.UNKNOWN_TARGET:
         return f"{did} names nothing that is there."
+    if cause == Cause.REPEATED:
+        return f"{did} was done before."
     slip = _slip(turn.action, right)
     if slip:
         return f"{did} has the wrong {slip}."

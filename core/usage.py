@@ -148,5 +148,5 @@ def _stopped(name: str, value: float, limit: float, spent: Usage) -> str:
     higher = f"raise budget.{name}, e.g. with -s budget.{name}={2 * limit:g}, and "
     return (
         f"LLM budget spent: {value:.6g} of {limit:g} {name} (in this workspace so far: {spent}). "
-        f"Everything up to here is saved; {'' if name == 'seconds' else higher}give the same command again to go on"
+        f"What is finished is saved; {'' if name == 'seconds' else higher}give the same command again to go on"
     )

@@ -46,7 +46,7 @@ def distiller_request(view: DistillerView) -> list[Message]:
         fence("transcript", transcript(view.goal, view.steps, view.final)),
         fence("meanings", meanings(view.steps)),
         f"Outcome: {SUCCESS if view.successful else FAILURE}",
-        f"Reason: {one_line(view.reason)}",
+        fence("reason", one_line(view.reason)),
         f"Cited steps: {' '.join(map(str, view.cited))}".rstrip(),
         fence("existing", "\n".join(f"{n}: {item.model_dump_json()}" for n, item in enumerate(view.existing, 1))),
     ]

@@ -17,7 +17,7 @@ from typing import Any
 from tutelage.errors import PolicyFailed, TutelageError
 from tutelage.secrets import without_secrets
 from tutelage.types import Frozen
-from tutelage.wire import Again, Late, hold_to_one_request, within
+from tutelage.wire import MAX_BODY, Again, Endless, Late, anthropic_client, hold_openai, within
 
 PROVIDERS = {"expert": "tutelage.agents.provider:register"}
 """Embedded providers: prefix of the model string → dotted path of what makes LiteLLM know it, given the rest."""
@@ -114,6 +114,8 @@ def attempt(call: Call, *, timeout: float = TIMEOUT) -> Response:
         raise AttemptFailed(Failure(line=f"{call.model}: {error}", transient=True)) from None
     except Again:
         raise AttemptFailed(Failure(line=f"{call.model}: the provider refuses the order of the messages")) from None
+    except Endless:
+        raise AttemptFailed(Failure(line=f"{call.model}: the answer has more than {MAX_BODY} bytes")) from None
     except Exception as error:  # nothing of ours runs in there: it is the provider's, or LiteLLM's view of it
         raise AttemptFailed(_failure(call, error)) from None
     return _read(call, raw)
@@ -128,18 +130,31 @@ def litellm() -> ModuleType:
 
     litellm.telemetry = False
     litellm.suppress_debug_info = True
-    hold_to_one_request(litellm)
+    hold_openai(litellm)
     return litellm
 
 
+def provider_name(model: str) -> str:
+    """The provider that a LiteLLM model string means; the string may name it before a slash, or not at all."""
+    prefix, slash, _ = model.partition("/")
+    if slash:
+        return prefix
+    try:
+        return str(litellm().get_llm_provider(model)[1])
+    except litellm().exceptions.BadRequestError:  # nobody knows; the call itself will say so
+        return ""
+
+
 def _ask(call: Call, timeout: float) -> Any:
-    tools = {"tools": list(call.tools)} if call.tools else {}
+    more: dict[str, Any] = {"tools": list(call.tools)} if call.tools else {}
+    if provider_name(call.model) == "anthropic":
+        more["client"] = anthropic_client()
     return litellm().completion(
         model=call.model,
         messages=[dict(message) for message in call.messages],
         max_retries=0,  # of the provider's own client; retries are counted and paced by the caller
         timeout=timeout,
-        **tools,
+        **more,
         **call.options,
     )
 

@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from tutelage import structured
-from tutelage.completion import PROVIDERS, AttemptFailed, Call, Response, Spent, attempt, is_embedded, litellm
+from tutelage.completion import (
+    PROVIDERS,
+    AttemptFailed,
+    Call,
+    Response,
+    Spent,
+    attempt,
+    is_embedded,
+    litellm,
+    provider_name,
+)
 from tutelage.config import BudgetConfig
 from tutelage.errors import PolicyFailed, TutelageError
-from tutelage.providers import provider_name, provider_of
+from tutelage.providers import provider_of
 from tutelage.registry import resolve
 from tutelage.structured import Schema
 from tutelage.types import Message

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import cache
 from threading import Condition
 
-from tutelage.completion import litellm
+from tutelage.completion import provider_name
 
 BASES = ("API_BASE", "BASE_URL")
 """Endings of the environment variables that LiteLLM takes a provider's address from."""
@@ -33,17 +33,6 @@ class Provider:
             with self._changed:
                 self._under_way -= 1
                 self._changed.notify_all()
-
-
-def provider_name(model: str) -> str:
-    """The provider that a LiteLLM model string means; the string may name it before a slash, or not at all."""
-    prefix, slash, _ = model.partition("/")
-    if slash:
-        return prefix
-    try:
-        return str(litellm().get_llm_provider(model)[1])
-    except litellm().exceptions.BadRequestError:  # nobody knows; the call itself will say so
-        return ""
 
 
 def provider_of(model: str) -> Provider:

@@ -158,6 +158,13 @@ def _hang(handler: _Handler) -> None:
     handler.close_connection = True
 
 
+def _endless(handler: _Handler) -> None:
+    """Gigabytes, as fast as they are taken."""
+    handler.send("", length=2**40)
+    while not handler.server_side.closing.is_set():
+        handler.wfile.write(b" " * 2**20)
+
+
 def _calls(handler: _Handler, name: str, arguments: str) -> None:
     if handler.anthropic:
         given = {"type": "tool_use", "id": "c1", "name": name, "input": arguments}
@@ -240,6 +247,7 @@ FAULTS: dict[str, Callable[[_Handler], None]] = {
     "wrong tool": lambda handler: _calls(handler, "launch_rocket", '{"to": "moon"}'),
     "broken arguments": lambda handler: _calls(handler, "read", '{"path": '),
     "10 MB": _said("x" * HUGE),
+    "endless": _endless,
     "invalid UTF-8": lambda handler: handler.send(handler.answer("\x00").encode().replace(b"\\u0000", b"\xff\xfe")),
     "lone surrogate": _said("a \ud800 b"),
     "wrong type": lambda handler: handler.send(handler.answer(), content_type="text/plain"),

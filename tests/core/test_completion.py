@@ -43,6 +43,7 @@ OUTCOMES: dict[str, str | None] = {
     "wrong tool": None,
     "broken arguments": None,
     "10 MB": NEVER,
+    "endless": NEVER,
     "invalid UTF-8": AGAIN,
     "lone surrogate": None,
     "wrong type": None,
@@ -145,6 +146,7 @@ def test_refusals_and_endless_replies_say_so_and_are_paid_for(misbehaving: Any, 
     assert "refused: I will not." in refused.line
     endless = failing(misbehaving, "10 MB", model)
     assert str(MAX_REPLY) in endless.line
+    assert "more than" in failing(misbehaving, "endless", model).line
     for failure in (refused, endless):
         assert failure.usage is not None
         assert failure.usage.completion_tokens == 5

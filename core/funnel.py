@@ -11,6 +11,7 @@ from tutelage.types import Frozen, Trajectory, Verdict
 if TYPE_CHECKING:
     from rich.table import Table
 
+ACCEPTED = "accepted"
 UNFIT = "the judge is not fit to filter"
 
 
@@ -22,6 +23,8 @@ class Funnel(Frozen):
     """(point, reason, how many)."""
     accepted: tuple[str, ...]
     """Ids of the accepted trajectories."""
+    outcomes: dict[str, str] = {}
+    """What became of each task that was played, by its id: ``accepted``, or why not."""
     cycle: int = 0
     """The cycle that it was part of; 0: by hand."""
 
@@ -49,9 +52,10 @@ def funnel(
     made = Counter(design.task.environment for design in designs)
     spare = sum(max(0, count - asked[name]) for name, count in made.items())
     by_task = {design.task.id: design for design in designs}
-    accepted = []
+    accepted, outcomes = [], {}
     for item in episodes:
         reason = refusal(item, verdicts.get(item.id), by_task.get(item.task.id), fit=fit)
+        outcomes[item.task.id] = reason or ACCEPTED
         if reason:
             losses["annotated" if item.ending in BROKEN else "judged", reason] += 1
         else:
@@ -73,6 +77,7 @@ def funnel(
         counts=tuple(counts.items()),
         losses=tuple((*key, count) for key, count in losses.most_common()),
         accepted=tuple(accepted),
+        outcomes=outcomes,
         cycle=cycle,
     )
 

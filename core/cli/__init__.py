@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point: a `TutelageError` is one line on stderr and exit code 2."""
-    from tutelage.cli import calibrate, jobs, look, money, stores  # noqa: F401  (they register their commands on `app`)
+    from tutelage.cli import annotate, calibrate, jobs, look, money, stores  # noqa: F401  (they register their commands)
 
     try:
         app()

@@ -12,9 +12,11 @@ from tutelage.cli.app import (
     SetOption,
     app,
     emit_json,
+    emit_rows,
     opened,
     wide_console,
 )
+from tutelage.designs import DESIGNED, Design
 
 if TYPE_CHECKING:
     from tutelage.workspace import Workspace
@@ -43,9 +45,9 @@ def annotate(
     What is accepted feeds the next extract, train, distill or run; what failed feeds guardrails.
     """
     from tutelage.annotation import annotate as work
-    from tutelage.forecast import announce, settle
     from tutelage.funnel import funnel_table
     from tutelage.progress import reporting
+    from tutelage.spending import accounted
 
     given = {
         "teacher.model": teacher,
@@ -59,14 +61,38 @@ def annotate(
         raise typer.BadParameter("give either --record or --replay")
     wanted = [*(overrides or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     with opened(config, wanted, existing=False, environments=environment) as workspace, reporting() as report:
-        before = announce(workspace, report, "annotate")
-        run = name or _next_run(workspace)
-        found = work(workspace, run, workspace.config.annotate.tasks, report)
-        settle(workspace, report, before)
+        run, count = name or _next_run(workspace), workspace.config.annotate.tasks
+        with accounted(workspace, report, "annotate", count):
+            found = work(workspace, run, count, report)
     if as_json:
         emit_json({"run": run, **found.model_dump(mode="json")})
     else:
         wide_console().print(funnel_table(found))
+        print("`tutelage designs` lists the tasks; the next run, extract, train or distill uses them.")
+
+
+@app.command()
+def designs(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """List the designed tasks: goal, whom they are for, who designed them, and what became of them."""
+    with opened(config, overrides) as workspace:
+        record = workspace.record
+        outcomes = {
+            task: told for body in record.items("annotation").values() for task, told in body["outcomes"].items()
+        }
+        made = [Design.model_validate(body["design"]) for body in record.items("design").values()]
+    rows = [
+        {
+            "id": design.task.id,
+            "outcome": outcomes.get(design.task.id, "not played"),
+            "goal": design.goal,
+            **design.model_dump(mode="json", include={"persona", "author", "end"}),
+            "base": design.base.id,
+        }
+        for design in made
+        if design.task.family == DESIGNED
+    ]
+    columns = ("id", "outcome", "goal", "persona", "author")
+    emit_rows(rows, columns, as_json=as_json, empty="no designed tasks; `tutelage annotate` makes some")
 
 
 def _next_run(workspace: "Workspace") -> str:

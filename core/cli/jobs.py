@@ -18,6 +18,7 @@ from tutelage.types import Split
 
 if TYPE_CHECKING:
     from tutelage.environments.suite import Suite
+    from tutelage.forecast import Work
 
 PolicyOption = Annotated[
     str, typer.Option(help="teacher, expert, oracle, student (the promoted one), student@N, or a LiteLLM model string.")
@@ -49,12 +50,14 @@ def distill(config: ConfigOption = None, overrides: SetOption = None, as_json: J
     _cycles("distill", config, overrides, as_json)
 
 
-def _cycles(kind: str, config: ConfigOption, overrides: SetOption, as_json: bool) -> None:
+def _cycles(kind: "Work", config: ConfigOption, overrides: SetOption, as_json: bool) -> None:
     from tutelage import loop, results
     from tutelage.progress import reporting
+    from tutelage.spending import accounted
 
     with opened(config, overrides, existing=kind != "run") as workspace, reporting() as report:
-        cycle = loop.run(workspace, kind, report)
+        with accounted(workspace, report, kind):
+            cycle = loop.run(workspace, kind, report)
         table = results.results_table(workspace.record, cycle)
         data = results.results_json(workspace.record, cycle)
     if as_json:

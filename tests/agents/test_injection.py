@@ -214,7 +214,13 @@ def told_turns(trajectory: Trajectory, *, meanings: bool) -> list[tuple[str, str
 
 
 @settings(max_examples=200, deadline=None)
-@given(trajectory=TRAJECTORIES, reason=TEXTS, hint=TEXTS, cited=st.lists(st.integers(0, 9)), existing=TEXTS)
+@given(
+    trajectory=TRAJECTORIES,
+    reason=FRAGMENTS | TEXTS,
+    hint=FRAGMENTS | TEXTS,
+    cited=st.lists(st.integers(0, 9)),
+    existing=TEXTS,
+)
 def test_nothing_recorded_can_forge_a_request(
     trajectory: Trajectory, reason: str, hint: str, cited: list[int], existing: str
 ) -> None:

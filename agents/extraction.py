@@ -77,6 +77,7 @@ def extract(
     good = _distinct([item for item in usable if item.success] + [item for item in accepted if item.success])
     bad = [item for item in judged if not item.success]
     admitted, refused = _admit(united, good, bad, known)
+    ids = {item.id for item in existing}
     rejections += refused
     funnel = {
         "trajectories": len(trajectories),
@@ -89,6 +90,7 @@ def extract(
         **{f"{kind} candidates": n for kind, n in Counter(item.kind for item in candidates).items()},
         "united": len(candidates) - len(united) - unchanged,
         "unchanged": unchanged,
+        "existing ones that gained a source": sum(item.id in ids for item in admitted),
         **{f"active {kind}s": n for kind, n in Counter(item.kind for item in admitted).items()},
         **{f"rejected: {reason}": n for reason, n in Counter(item.reason for item in rejections).items()},
     }

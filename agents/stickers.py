@@ -14,7 +14,7 @@ trajectory says whether it is right. The paper publishes no prompts for modifier
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from typing import Any
 
 from pydantic import BaseModel
@@ -29,10 +29,10 @@ from tutelage.errors import BudgetSpent, TutelageError, UnknownName
 from tutelage.llm import LLM
 from tutelage.patterns import OTHER, generalise, matches, occurs
 from tutelage.tools import meaning as call_meaning
-from tutelage.types import Message, Step, Sticker, Trajectory, Verdict
+from tutelage.types import FINE, Cause, Message, Step, Sticker, Trajectory, Verdict
 
 CANNOT_TELL = "The scripted expert does not know this goal, so it cannot tell what comes first."
-"""Note of a scripted utiliser that has no answer; the sticker is then kept as one that was not verified."""
+"""Note of a scripted utiliser that has no answer; the sticker is then kept, and counted as not verified."""
 DOES_NOT_FOLLOW = "a sticker from which the first action does not follow"
 UNCHECKED = "a sticker that could not be checked"
 
@@ -131,7 +131,7 @@ def utiliser_request(view: UtiliserView) -> list[Message]:
 def follows(action: str, trajectory: Trajectory, verdict: Verdict) -> bool:
     """Whether `action` is what the trajectory did first, or one of the like that it did right after it.
 
-    Steps without effect and cited mistakes do not count. Texts of several words that stand neither in the goal nor in
+    Cited mistakes and steps that did not run do not count. Texts of several words that stand neither in the goal nor in
     the first observation are the agent's own wording, such as a query, and may differ.
     """
     meant = _meaning(action, trajectory)
@@ -188,6 +188,8 @@ def _utilise(trials: Sequence[Trial], llm: LLM, *, last: bool) -> None:
             trial.decide()
         elif follows(answer.action, trial.trajectory, trial.verdict):
             trial.decide(verified=True)
+        elif not _comparable(trial.trajectory, trial.verdict):
+            trial.decide()
         elif last:
             trial.decide(refused=DOES_NOT_FOLLOW)
         else:
@@ -222,11 +224,31 @@ def _mismatch(answer: Utilised, trajectory: Trajectory, verdict: Verdict) -> str
 # -- what came first ----------------------------------------------------------------------------
 
 
+def _right(trajectory: Trajectory, verdict: Verdict) -> list[Step]:
+    """The steps that ran, but for the cited mistakes; what one changed need not be to be seen."""
+    ran = (*FINE, Cause.NO_EFFECT)
+    steps = [(index, step) for index, step in enumerate(trajectory.steps) if step.meaning]
+    return [step for index, step in steps if step.diagnosis.cause in ran and index not in verdict.cited]
+
+
+def _comparable(trajectory: Trajectory, verdict: Verdict) -> bool:
+    """Whether the trajectory says what is right at its start: not if that was a mistake which changed something."""
+    return any(step.observation == trajectory.first_observation for step in _right(trajectory, verdict)[:1])
+
+
 def _first_steps(trajectory: Trajectory, verdict: Verdict) -> list[Step]:
-    """The first step that counts and the like right after it, whose order may be free: the fields of a form."""
-    fine = [(index, step) for index, step in enumerate(trajectory.steps) if step.diagnosis.fine and step.meaning]
-    right = [step for index, step in fine if index not in verdict.cited] or [step for _, step in fine]
-    return list(takewhile(lambda step: _sort(step.meaning) == _sort(right[0].meaning), right))
+    """The first step that counts and the like right after it, whose order may be free: the fields of a form.
+
+    The first one with an effect counts beside one that seemed to have none.
+    """
+    right = _right(trajectory, verdict)
+    effective = list(dropwhile(lambda step: not step.diagnosis.fine, right))
+    return [*_alike(right), *_alike(effective)]
+
+
+def _alike(steps: Sequence[Step]) -> list[Step]:
+    """The first of `steps` and those of its sort right after it."""
+    return list(takewhile(lambda step: _sort(step.meaning) == _sort(steps[0].meaning), steps))
 
 
 def _sort(meaning: str) -> str:

@@ -4,8 +4,11 @@ import json
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tutelage.agents.distiller import distil
+from tutelage.agents.distiller import Rejection, distil, distil_many
+from tutelage.agents.drafts import MAX_DRAFTS, MAX_LINE, MAX_LINES, GuardrailDraft, SkillDraft, StickerDraft
 from tutelage.agents.extraction import Extraction, extract
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.guard import forbids
@@ -13,10 +16,24 @@ from tutelage.agents.judge import judge
 from tutelage.agents.llm_policy import LLMPolicy
 from tutelage.agents.mistakes import Mistaken
 from tutelage.config import ActConfig
+from tutelage.designs import Hint
 from tutelage.environments.toy import Toy
+from tutelage.errors import PolicyFailed, TutelageError
 from tutelage.llm import LLM
 from tutelage.patterns import matches
-from tutelage.types import Cause, Guardrail, Message, Recall, Skill, Split, Status, Task, Trajectory, Verdict
+from tutelage.types import (
+    Cause,
+    Experience,
+    Guardrail,
+    Message,
+    Recall,
+    Skill,
+    Split,
+    Status,
+    Task,
+    Trajectory,
+    Verdict,
+)
 
 
 class Says(LLM):
@@ -26,7 +43,10 @@ class Says(LLM):
         super().__init__("expert/toy", role="distiller")
         self.text = json.dumps(reply)
 
+        self.heard: list[str] = []
+
     def _answer(self, messages: Sequence[Message]) -> str:
+        self.heard.append("\n".join(message.content for message in messages))
         return self.text
 
 
@@ -163,3 +183,133 @@ def test_extracted_guardrails_stop_mistakes_on_other_tasks(extraction: Extractio
     assert blocked
     assert all(step.diagnosis.cause is Cause.BLOCKED and step.after == step.observation for step in blocked)
     assert sum(item.success for item in guarded) > sum(item.success for item in without)
+
+
+# -- what a model may write -----------------------------------------------------------------------
+
+STICKER = {"conditions": ["The goal names a button."], "question": "Which button is it?"}
+PRESS = {"procedure": ['click(button "{goal}")']}
+
+
+@pytest.fixture(scope="module")
+def press(toy_episodes: list[Trajectory]) -> tuple[Trajectory, Verdict]:
+    """An episode that succeeded with one click on a button."""
+    episode = next(item for item in toy_episodes if item.task.family == "press" and item.success)
+    return episode, Verdict(trajectory=episode.id, judge="test", successful=True, reason="Right.")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason", "count"),
+    [
+        ([3], "a draft of the wrong form", 1),
+        ([{"conditions": "one"}, {"question": ["?"], "conditions": ["c"]}], "a draft of the wrong form", 2),
+        ([{"conditions": ["c" * (MAX_LINE + 1)], "question": "?"}], "a draft that is too long", 1),
+        ([{"conditions": ["c"] * (MAX_LINES + 1), "question": "?"}], "a draft that is too long", 1),
+        ([STICKER] * (MAX_DRAFTS + 3), "more drafts of a kind than are looked at", 4),
+    ],
+)
+def test_a_bad_draft_does_not_lose_the_good_ones(
+    press: tuple[Trajectory, Verdict], bad: list[object], reason: str, count: int
+) -> None:
+    experiences, rejections = distil(*press, (), Says(stickers=[STICKER, *bad], skills=PRESS, guardrails=None))
+    assert {item.kind for item in experiences} == {"sticker", "skill"}
+    assert [item.reason for item in rejections] == [reason] * count
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["*", "{goal}", "click(*)"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = st.sampled_from([name for kind in (StickerDraft, SkillDraft, GuardrailDraft) for name in kind.model_fields])
+DRAFTS = JSON | st.lists(st.dictionaries(FIELDS, JSON | st.lists(st.text(), max_size=3) | st.text(), max_size=6))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(reply=st.fixed_dictionaries({}, optional=dict.fromkeys(["stickers", "skills", "guardrails", "note"], DRAFTS)))
+def test_whatever_a_model_writes_becomes_experiences_or_counted_rejections(
+    press: tuple[Trajectory, Verdict], early: tuple[Trajectory, Verdict], reply: dict[str, object]
+) -> None:
+    llm = Says(**reply)
+    known = stored(press, stickers=[STICKER], skills=[PRESS])
+    for result in distil_many([press, early], known, llm):
+        if isinstance(result, TutelageError):
+            assert isinstance(result, PolicyFailed)  # not one readable draft
+            continue
+        experiences, rejections = result
+        assert len(experiences) + len(rejections) > 0
+        assert all(isinstance(item, Experience) for item in experiences)
+        assert all(isinstance(item, Rejection) and item.reason for item in rejections)
+
+
+# -- what exists already --------------------------------------------------------------------------
+
+
+def stored(press: tuple[Trajectory, Verdict], **reply: object) -> list[Experience]:
+    """Experiences as they would be there from an earlier trajectory of the family."""
+    episode, verdict = press
+    earlier = episode.model_copy(update={"id": "trj_earlier"})
+    return [
+        item.model_copy(update={"status": Status.ACTIVE})
+        for item in distil(earlier, verdict.model_copy(update={"trajectory": "trj_earlier"}), (), Says(**reply))[0]
+    ]
+
+
+@pytest.mark.parametrize(("kind", "number"), [("stickers", 1), ("skills", 2)])
+def test_a_draft_may_name_the_existing_experience_that_says_it(
+    press: tuple[Trajectory, Verdict], llm: LLM, kind: str, number: int
+) -> None:
+    old = stored(press, stickers=[STICKER], skills=[PRESS])
+    says = Says(**{kind: [{"same_as": number}]})
+    verdicts = {press[0].id: press[1]}
+    found = extract([press[0]], judge_llm=llm, distiller_llm=says, verdicts=verdicts, existing=old)
+    (new,) = found.experiences
+    assert f"\n{number}: {old[number - 1].content.model_dump_json()}\n" in says.heard[0]
+    assert (new.id, new.version, new.content) == (old[number - 1].id, 2, old[number - 1].content)
+    assert [source.trajectory for source in new.sources] == ["trj_earlier", press[0].id]
+    assert found.funnel["existing ones that gained a source"] == 1
+
+
+@pytest.mark.parametrize("number", [0, -1, 3, 10**30, "1", True, None, [1], 1.5, 2])
+def test_a_number_of_nothing_of_that_kind_leaves_a_new_draft(press: tuple[Trajectory, Verdict], number: object) -> None:
+    old = stored(press, stickers=[STICKER], skills=[PRESS])
+    other = {"conditions": ["Buttons are there."], "question": "Which one?", "same_as": number}
+    (new,), _ = distil(*press, old, Says(stickers=[other]))
+    assert new.content.model_dump()["conditions"] == ("Buttons are there.",)
+
+
+def test_an_existing_experience_that_the_episode_does_not_bear_out_gains_nothing(
+    press: tuple[Trajectory, Verdict],
+) -> None:
+    (old,) = stored(press, skills=[PRESS])
+    untrue = old.model_copy(
+        update={"content": Skill(preconditions=(), procedure=('click(button "x")',), verification=())}
+    )
+    experiences, (rejection,) = distil(*press, [untrue], Says(skills=[{"same_as": 1}]))
+    assert (experiences, rejection.reason) == ([], "a skill without a procedure")
+
+
+# -- what only the judge was told -----------------------------------------------------------------
+
+
+def test_nothing_that_repeats_the_hint_is_taken_and_the_hint_is_told_to_nobody(
+    press: tuple[Trajectory, Verdict],
+) -> None:
+    secret = "the lamp in the cellar must be off, code ZX-4471"
+    leaks = [
+        {**STICKER, "conditions": ["The lamp in the cellar is there."]},
+        {**STICKER, "question": "What has the code zx-4471?"},
+        STICKER,
+    ]
+    episode, verdict = press
+    hinted = verdict.model_copy(update={"hinted": True, "reason": f"It is done: {secret}"})
+    says = Says(stickers=leaks)
+    result = distil_many([(episode, hinted)], (), says, hints={episode.id: Hint(secret)})[0]
+    assert not isinstance(result, TutelageError)
+    experiences, rejections = result
+    assert [item.content.model_dump()["conditions"] for item in experiences] == [tuple(STICKER["conditions"])]
+    assert [item.reason for item in rejections] == ["an experience that repeats the judge's hint"] * 2
+    assert not [text for text in (*says.heard, *map(str, rejections)) if "lamp" in text or "4471" in text]
+    assert len(distil(*press, (), Says(stickers=leaks))[0]) == 3  # without the hint nothing tells that they leak

@@ -112,6 +112,13 @@ def test_a_whole_cycle_reaches_nobody(tmp_path: Path) -> None:
     assert (report.code, report.seen) == (0, [])
 
 
+def test_a_page_in_the_browser_reaches_nobody(tmp_path: Path) -> None:
+    """Browsers like to tell their makers that they started."""
+    episode = ["rollout", "--policy", "expert", "--env", "miniwob", "--family", "click-button", "-n", "1"]
+    report = watched(tmp_path, sys.executable, "-m", "tutelage.cli", *episode)
+    assert (report.code, report.seen) == (0, [])
+
+
 def test_a_local_model_server_and_its_client_reach_nobody(tmp_path: Path) -> None:
     report = watched(tmp_path, sys.executable, "-c", SERVED)
     assert (report.code, report.seen) == (0, [])

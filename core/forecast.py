@@ -5,7 +5,7 @@ are this workspace's own where it has any, else the assumptions below. Retries, 
 replacements of refused designs are left out. Prices are LiteLLM's; a model that it has no price for costs "unknown".
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from math import ceil
 from typing import Literal
@@ -116,7 +116,7 @@ class _Plan:
     def __init__(self, workspace: Workspace) -> None:
         self.config, self.record, self.workspace = workspace.config, workspace.record, workspace
         self.suite, self.taught = workspace.suite, workspace.taught
-        self.calls: Counter[str] = Counter()
+        self.calls: dict[str, float] = defaultdict(float)
         self.unjudged = 0
         """Episodes without a verdict when judging begins."""
         self.fresh: dict[tuple[str, bool], float] = {}

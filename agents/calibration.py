@@ -54,10 +54,8 @@ class Calibration(Frozen):
     def why(self, min_precision: float) -> str:
         """One line on `fit`."""
         if not self.n:
-            reason = "could tell about none of them" if self.cannot_tell else "there is none that it judged"
-            return (
-                f"no precision was measured for {self.judge}: of {self.cannot_tell + self.unanswered} episodes {reason}"
-            )
+            lost = f"it could not tell about {self.cannot_tell}, and gave no usable answer to {self.unanswered}"
+            return f"{self.judge} judged no episode ({lost}), so its precision is not known"
         if not self.precision.episodes:
             return f"{self.judge} called none of {self.n} episodes successful, so its precision is not known"
         sign = "at least" if self.fit(min_precision) else "below"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -45,7 +46,7 @@ class Says(LLM):
 
         self.heard: list[str] = []
 
-    def _answer(self, messages: Sequence[Message]) -> str:
+    def _answer(self, messages: Sequence[Message], **options: Any) -> str:
         self.heard.append("\n".join(message.content for message in messages))
         return self.text
 

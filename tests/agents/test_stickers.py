@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -36,11 +37,13 @@ class Cast(LLM):
         self.roles, self.asked = roles, Counter[str]()
         self.heard: list[str] = []
 
-    def _answer(self, messages: Sequence[Message]) -> str:
+    def _answer(self, messages: Sequence[Message], **options: Any) -> str:
         role = messages[0].content.partition("\n")[0].removeprefix("Role: ")
         self.asked[role] += 1
         self.heard.append("\n".join(message.content for message in messages))
-        return json.dumps(self.roles[role](self.heard[-1])) if role in self.roles else super()._answer(messages)
+        return (
+            json.dumps(self.roles[role](self.heard[-1])) if role in self.roles else super()._answer(messages, **options)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +172,22 @@ def test_own_wording_of_a_call_may_differ(form: Trajectory, action: str, expecte
         update={"goal": "How many cats are there?", "steps": (failed, ran), "tools": (Tool(name="query"),)}
     )
     assert follows(action, episode, right(episode)) is expected
+
+
+def test_the_start_is_told_by_steps_that_ran_and_were_right(form: Trajectory) -> None:
+    wrong = {"action": form.steps[-1].action}
+    llm = Cast(utiliser=lambda _: wrong)
+    clicked, *rest = (form.steps[-1], *form.steps[:-1])
+    unseen = clicked.model_copy(
+        update={"observation": form.first_observation, "diagnosis": Diagnosis(cause=Cause.NO_EFFECT)}
+    )
+    assert follows(wrong["action"], form.model_copy(update={"steps": (unseen, *rest)}), right(form))
+    refused = unseen.model_copy(update={"diagnosis": Diagnosis(cause=Cause.ACTION_FAILED)})
+    assert tried(form.model_copy(update={"steps": (refused, *rest)}), llm, rounds=1).refused == DOES_NOT_FOLLOW
+    # where a mistake came first and changed something, the rest says nothing about the start
+    trial = Trial(STICKER, form, right(form).model_copy(update={"cited": (0,)}))
+    refine([trial], llm, rounds=3)
+    assert (trial.refused, trial.verified, trial.decided) == ("", False, True)
 
 
 def test_modifier_and_utiliser_see_the_start_and_nothing_that_was_done(form: Trajectory) -> None:

@@ -80,7 +80,7 @@ def test_the_scripted_judge_agrees_with_the_environment(toy_episodes: list[Traje
 def test_the_request_does_not_tell_whether_the_end_was_accepted(toy_episodes: list[Trajectory]) -> None:
     solved = next(trajectory for trajectory in toy_episodes if trajectory.success)
     wrong = Diagnosis(cause=Cause.WRONG_END, evidence="The task ended and was not accepted.")
-    last = solved.steps[-1].model_copy(update={"diagnosis": wrong, "reward": 0.0})
+    last = solved.steps[-1].model_copy(update={"diagnosis": wrong, "reward": 0.0, "credit": 0.5})
     update = {"steps": (*solved.steps[:-1], last), "ending": Ending.FAILED, "reward": 0.0}
     assert judge_request(judge_view(solved.model_copy(update=update))) == judge_request(judge_view(solved))
 

@@ -25,7 +25,15 @@ from tutelage.types import Frozen
 
 FORMAT = 1
 """Of the file; a reader refuses any other."""
-NO_MATTER = ("api_base", "api_key", "base_url", "cache_control_injection_points", "extra_headers", "timeout")
+NO_MATTER = (
+    "api_base",
+    "api_key",
+    "base_url",
+    "cache_control_injection_points",
+    "extra_headers",
+    "response_format",  # the schema stands in the prompt as well
+    "timeout",
+)
 """Options that change how a request is sent, not what is asked."""
 
 

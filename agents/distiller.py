@@ -6,7 +6,6 @@ guardrails (both after Steve-Evolving, 2603.13131). A model writes them; the cod
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from tutelage.agents.drafts import MAX_DRAFTS, Distillation, Draft, Unfounded, borne_out, founded, kind_of
 from tutelage.agents.overlap import overlaps
@@ -18,7 +17,7 @@ from tutelage.errors import TutelageError
 from tutelage.llm import LLM
 from tutelage.patterns import goal_template
 from tutelage.tools import signature
-from tutelage.types import Content, Experience, Kind, Source, Sticker, Trajectory, Verdict
+from tutelage.types import Content, Experience, Frozen, Kind, Source, Sticker, Trajectory, Verdict
 
 MAX_EXISTING = 12
 """Existing experiences shown to the distiller at most, the newest ones."""
@@ -26,8 +25,7 @@ MAX_DETAIL = 500
 """Characters of a rejected draft that are kept."""
 
 
-@dataclass(frozen=True)
-class Rejection:
+class Rejection(Frozen):
     """Something that was proposed and not taken."""
 
     trajectory: str
@@ -38,12 +36,21 @@ class Rejection:
     detail: str = ""
 
 
-Distilled = tuple[list[Experience], list[Rejection]]
-"""Candidate experiences of one trajectory, and what was dropped and why."""
+class Distilled(Frozen):
+    """What one trajectory gave."""
+
+    trajectory: str
+    experiences: tuple[Experience, ...]
+    """Candidates."""
+    rejections: tuple[Rejection, ...]
+    stickers: dict[str, int] = {}
+    """How many stickers were verified, repaired and left unverified."""
 
 
-def distil(trajectory: Trajectory, verdict: Verdict, existing: Sequence[Experience], llm: LLM) -> Distilled:
-    """Distil one trajectory.
+def distil(
+    trajectory: Trajectory, verdict: Verdict, existing: Sequence[Experience], llm: LLM
+) -> tuple[list[Experience], list[Rejection]]:
+    """Distil one trajectory: candidates, and what was dropped and why.
 
     Raises:
         PolicyFailed: no usable answer after all retries.
@@ -52,7 +59,7 @@ def distil(trajectory: Trajectory, verdict: Verdict, existing: Sequence[Experien
     result = distil_many([(trajectory, verdict)], existing, llm)[0]
     if isinstance(result, TutelageError):
         raise result
-    return result
+    return list(result.experiences), list(result.rejections)
 
 
 def distil_many(
@@ -62,7 +69,6 @@ def distil_many(
     *,
     hints: Mapping[str, Hint] | None = None,
     rounds: int = 0,
-    counts: Counter[str] | None = None,
 ) -> list[Distilled | TutelageError]:
     """Distil each case, asked for at once; one that could not be had is its error in the list.
 
@@ -70,7 +76,6 @@ def distil_many(
         existing: experiences the distiller shall not repeat; it is shown those of the case's own family.
         hints: what the judge alone was told, by trajectory id; nothing that repeats it is taken.
         rounds: how often a sticker is repaired and checked, at most (`agents.stickers`); 0 takes it as it is.
-        counts: is given how many stickers were verified, repaired and left unverified.
     """
     asked = [case for case in cases if _tells(*case)]
     shown = [_related(existing, trajectory) for trajectory, _ in asked]
@@ -90,9 +95,7 @@ def distil_many(
             reading.read(reply, old)
     readings = [reading for reading in results if isinstance(reading, _Reading)]
     refine([trial for reading in readings for trial in reading.trials], llm, rounds=rounds)
-    if counts is not None and rounds:
-        counts.update(what for reading in readings for trial in reading.trials for what in _told(trial))
-    return [reading.result() if isinstance(reading, _Reading) else reading for reading in results]
+    return [reading.result(checked=rounds > 0) if isinstance(reading, _Reading) else reading for reading in results]
 
 
 def _tells(trajectory: Trajectory, verdict: Verdict) -> bool:
@@ -122,7 +125,8 @@ class _Reading:
         self._rejections: list[Rejection] = []
 
     def refuse(self, kind: Kind | None, reason: str, detail: str = "") -> None:
-        self._rejections.append(Rejection(self.trajectory.id, kind, reason, detail[:MAX_DETAIL]))
+        found = Rejection(trajectory=self.trajectory.id, kind=kind, reason=reason, detail=detail[:MAX_DETAIL])
+        self._rejections.append(found)
 
     def read(self, reply: Distillation, shown: Sequence[Experience]) -> None:
         """Take what the trajectory bears out; `shown` are the existing experiences in the order of their numbers."""
@@ -134,8 +138,8 @@ class _Reading:
             for draft in drafts[MAX_DRAFTS:]:
                 self.refuse(kind_of(draft), "more drafts of a kind than are looked at")
 
-    def result(self) -> Distilled | TutelageError:
-        """Once the trials have been held."""
+    def result(self, *, checked: bool) -> Distilled | TutelageError:
+        """Once the trials have been held; `checked` says whether they were more than a formality."""
         experiences = []
         for item in self._taken:
             if isinstance(item, Trial):
@@ -148,7 +152,13 @@ class _Reading:
                     continue
                 item = (item.sticker, (0,))
             experiences.append(self._experience(*item))
-        return experiences, self._rejections
+        told = Counter(what for trial in self.trials for what in _told(trial)) if checked else Counter[str]()
+        return Distilled(
+            trajectory=self.trajectory.id,
+            experiences=tuple(experiences),
+            rejections=tuple(self._rejections),
+            stickers=dict(sorted(told.items())),
+        )
 
     def _draft(self, draft: Draft, shown: Sequence[Experience]) -> None:
         known = self._known(draft, shown)

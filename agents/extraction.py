@@ -19,7 +19,7 @@ from tutelage.llm import LLM
 from tutelage.types import Ending, Experience, Guardrail, Split, Status, Trajectory, Verdict
 
 BATCH = 16
-"""Trajectories judged between two reports of verdicts."""
+"""Trajectories judged, or distilled, between two reports of what came of them."""
 BROKEN = (Ending.ENVIRONMENT_ERROR, Ending.POLICY_ERROR)
 
 
@@ -46,6 +46,8 @@ def extract(
     existing: Sequence[Experience] = (),
     per_family: int = 4,
     on_verdict: Callable[[Verdict], None] | None = None,
+    distilled: Mapping[str, Distilled] | None = None,
+    on_distilled: Callable[[Distilled], None] | None = None,
     hints: Mapping[str, Hint] | None = None,
     rounds: int = 0,
 ) -> Extraction:
@@ -57,22 +59,30 @@ def extract(
         existing: latest versions of the experiences there are.
         per_family: successes and failures distilled per family at most, of each.
         on_verdict: is given each new verdict as it comes, so that none is lost.
+        distilled: what an interrupted extraction made, by trajectory id; it is not asked for again.
+        on_distilled: is given what each trajectory gave as it comes, so that none is lost.
         hints: what the designer of a task tells its judge, by trajectory id; no experience may repeat it.
         rounds: how often a sticker is repaired and checked by what follows from it, at most.
 
     Raises:
-        BudgetSpent: a limit was reached; verdicts so far were delivered through `on_verdict`.
+        BudgetSpent: a limit was reached; what there is so far was delivered through `on_verdict` and `on_distilled`.
     """
     usable = [item for item in trajectories if item.task.split is Split.TRAIN and item.ending not in BROKEN]
     known = dict(verdicts or {})
     new = judge_missing(usable, known, judge_llm, on_verdict, hints=hints)
     judged = [item for item in usable if item.id in known]
     chosen = _choose(judged, per_family)
-    counts: Counter[str] = Counter()
-    answers = distil_many(
-        [(item, known[item.id]) for item in chosen], existing, distiller_llm, hints=hints, rounds=rounds, counts=counts
+    made = dict(distilled or {})
+    failed = _distil_missing(
+        [(item, known[item.id]) for item in chosen if item.id not in made],
+        made,
+        lambda cases: distil_many(cases, existing, distiller_llm, hints=hints, rounds=rounds),
+        on_distilled,
     )
-    candidates, rejections = _distilled(chosen, answers)
+    results = [made[item.id] for item in chosen if item.id in made]
+    candidates = [experience for result in results for experience in result.experiences]
+    rejections = failed + [rejection for result in results for rejection in result.rejections]
+    stickers = sum((Counter(result.stickers) for result in results), Counter[str]())
     united, unchanged = _unite(candidates, existing)
     good = _distinct([item for item in usable if item.success] + [item for item in accepted if item.success])
     bad = [item for item in judged if not item.success]
@@ -86,7 +96,7 @@ def extract(
         "accepted": sum(item.success for item in usable),
         "judge agrees": sum(known[item.id].successful == item.success for item in judged if tells(known[item.id])),
         "distilled": len(chosen),
-        **dict(sorted(counts.items())),
+        **dict(sorted(stickers.items())),
         **{f"{kind} candidates": n for kind, n in Counter(item.kind for item in candidates).items()},
         "united": len(candidates) - len(united) - unchanged,
         "unchanged": unchanged,
@@ -140,18 +150,27 @@ def _choose(trajectories: Sequence[Trajectory], per_family: int) -> list[Traject
     return chosen
 
 
-def _distilled(
-    trajectories: Sequence[Trajectory], answers: Sequence[Distilled | TutelageError]
-) -> tuple[list[Experience], list[Rejection]]:
-    _raise_if_spent(answers)
-    experiences, rejections = [], []
-    for trajectory, answer in zip(trajectories, answers, strict=True):
-        if isinstance(answer, TutelageError):
-            rejections.append(Rejection(trajectory.id, None, "the distiller did not answer", str(answer)))
-            continue
-        experiences += answer[0]
-        rejections += answer[1]
-    return experiences, rejections
+def _distil_missing(
+    cases: Sequence[tuple[Trajectory, Verdict]],
+    made: dict[str, Distilled],
+    distil: Callable[[Sequence[tuple[Trajectory, Verdict]]], Sequence[Distilled | TutelageError]],
+    on_distilled: Callable[[Distilled], None] | None,
+) -> list[Rejection]:
+    """Distil the cases and add what comes of each to `made`; returns those that had no answer."""
+    failed = []
+    for start in range(0, len(cases), BATCH):
+        batch = cases[start : start + BATCH]
+        answers = distil(batch)
+        for (trajectory, _), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Distilled):
+                made[trajectory.id] = answer
+                if on_distilled is not None:
+                    on_distilled(answer)
+            else:
+                reason = "the distiller did not answer"
+                failed.append(Rejection(trajectory=trajectory.id, kind=None, reason=reason, detail=str(answer)))
+        _raise_if_spent(answers)
+    return failed
 
 
 def _raise_if_spent(answers: Iterable[object]) -> None:
@@ -205,7 +224,8 @@ def _admit(
             elif not any(_stops(item, trajectory, verdicts[trajectory.id].cited) for trajectory in bad):
                 reason = "a guardrail that would stop no recorded mistake"
         if reason:
-            refused.append(Rejection(item.sources[0].trajectory, item.kind, reason, item.content.model_dump_json()))
+            source, detail = item.sources[0].trajectory, item.content.model_dump_json()
+            refused.append(Rejection(trajectory=source, kind=item.kind, reason=reason, detail=detail))
         else:
             admitted.append(item.model_copy(update={"status": Status.ACTIVE}))
     return admitted, refused

@@ -77,7 +77,8 @@ def _place(element: Element, goal: str) -> str:
 
 def _general(text: str, goal: str) -> str:
     """`text` (a meaning, or role and name) with slots for everything that another page would say differently."""
-    values = sorted({value for _, value in goal_values(goal) if len(value) > 2}, key=len, reverse=True)
+    found = {value for _, value in goal_values(goal) if len(value) > 2}
+    values = sorted(found, key=lambda value: (-len(value), value))  # a set's own order differs between processes
 
     def slot(match: re.Match[str]) -> str:
         lead, role, literal = match.groups()

@@ -1,5 +1,6 @@
 """The judge, extract and consolidate steps of a cycle, over the functions of `tutelage.agents`."""
 
+from tutelage.agents.distiller import Distilled
 from tutelage.agents.extraction import extract as extract_experiences
 from tutelage.agents.extraction import judge_missing
 from tutelage.agents.review import tells
@@ -17,6 +18,8 @@ from tutelage.stats import compare, rate
 from tutelage.types import Ending, Kind, Split, Trajectory, Verdict
 from tutelage.workspace import Workspace
 
+DISTILLED = "distilled"
+"""Kind of the documents that keep what each trajectory gave until its extraction is complete, and after."""
 BROKEN = (Ending.ENVIRONMENT_ERROR, Ending.POLICY_ERROR)
 KINDS: tuple[Kind, ...] = ("sticker", "skill", "guardrail")
 
@@ -42,7 +45,7 @@ def judge(workspace: Workspace, cycle: int, report: Reporter) -> None:
 
 
 def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
-    """Distil the trajectories that no earlier extraction has looked at; all or nothing."""
+    """Distil the trajectories that no earlier extraction has looked at; experiences are admitted all at once."""
     record = workspace.record
     if record.get("extraction", str(cycle)) is None:
         looked_at = {item for body in record.items("extraction").values() for item in body["trajectories"]}
@@ -55,6 +58,12 @@ def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
             accepted=accepted_trajectories(workspace),
             existing=record.experiences(),
             per_family=workspace.config.memory.distil_per_family,
+            distilled={
+                item.id: Distilled.model_validate(body)
+                for item in fresh
+                if (body := record.get(DISTILLED, item.id)) is not None
+            },
+            on_distilled=lambda made: record.put(DISTILLED, made.trajectory, made.model_dump(mode="json")),
             hints={item.id: hint for item in fresh if (hint := hint_of(record, item.task)) is not None},
             rounds=workspace.config.teacher.sticker_rounds,
         )

@@ -239,7 +239,7 @@ def test_whatever_a_model_writes_becomes_experiences_or_counted_rejections(
         if isinstance(result, TutelageError):
             assert isinstance(result, PolicyFailed)  # not one readable draft
             continue
-        experiences, rejections = result
+        experiences, rejections = result.experiences, result.rejections
         assert len(experiences) + len(rejections) > 0
         assert all(isinstance(item, Experience) for item in experiences)
         assert all(isinstance(item, Rejection) and item.reason for item in rejections)
@@ -309,7 +309,7 @@ def test_nothing_that_repeats_the_hint_is_taken_and_the_hint_is_told_to_nobody(
     says = Says(stickers=leaks)
     result = distil_many([(episode, hinted)], (), says, hints={episode.id: Hint(secret)})[0]
     assert not isinstance(result, TutelageError)
-    experiences, rejections = result
+    experiences, rejections = result.experiences, result.rejections
     assert [item.content.model_dump()["conditions"] for item in experiences] == [tuple(STICKER["conditions"])]
     assert [item.reason for item in rejections] == ["an experience that repeats the judge's hint"] * 2
     assert not [text for text in (*says.heard, *map(str, rejections)) if "lamp" in text or "4471" in text]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tutelage.agents.distiller import distil_many
+from tutelage.agents.distiller import Distilled, distil_many
 from tutelage.agents.extraction import extract
 from tutelage.agents.sticker_rules import holds, modify
 from tutelage.agents.stickers import (
@@ -131,13 +131,13 @@ def test_stickers_that_nothing_can_check_are_kept_by_the_script_and_dropped_for_
 
 def test_losses_and_repairs_are_counted_and_a_spent_budget_is_told(form: Trajectory) -> None:
     draft = {"stickers": [{"conditions": ["A form.", "A form."], "question": "?"}], "skills": []}
-    counts: Counter[str] = Counter()
     cases = [(form, right(form))] * 3
-    assert distil_many(cases, (), Cast(distiller=lambda _: draft), rounds=1, counts=counts)
-    assert counts == {"stickers verified": 3, "stickers repaired": 3}
+    made = distil_many(cases, (), Cast(distiller=lambda _: draft), rounds=1)
+    assert [item.stickers for item in made] == [{"stickers verified": 1, "stickers repaired": 1}] * 3  # type: ignore[union-attr]
     wrong = Cast(distiller=lambda _: draft, utiliser=lambda _: {"action": "jump()"})
-    ((experiences, (rejection,)),) = distil_many(cases[:1], (), wrong, rounds=1, counts=counts)  # type: ignore[misc]
-    assert (experiences, rejection.reason, counts["stickers verified"]) == ([], DOES_NOT_FOLLOW, 3)
+    (refused,) = distil_many(cases[:1], (), wrong, rounds=1)
+    assert isinstance(refused, Distilled)
+    assert (refused.experiences, refused.rejections[0].reason, refused.stickers) == ((), DOES_NOT_FOLLOW, {})
     poor = LLM("expert/toy", role="distiller", budget=BudgetConfig(calls=2))
     assert isinstance(distil_many(cases[:1], (), poor, rounds=1)[0], BudgetSpent)
 

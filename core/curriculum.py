@@ -39,7 +39,8 @@ def choose(
     """
     weights = needs(suite.families, trajectories)
     parts = {f"{part.name}/{family}": part.environment for part in suite.parts for family in part.families}
-    random, chosen, place = Random(seed), [], Counter[str]()
+    random, place = Random(seed), Counter[str]()
+    chosen: list[Task] = []
     while weights and len(chosen) < count:
         kind = random.choices(list(weights), list(weights.values()))[0]
         environment, family = parts[kind], kind.partition("/")[2]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tutelage.agents.distiller import Rejection, distil, distil_many
+from tutelage.agents.distiller import Distilled, Rejection, distil, distil_many
 from tutelage.agents.drafts import MAX_DRAFTS, MAX_LINE, MAX_LINES, GuardrailDraft, SkillDraft, StickerDraft
 from tutelage.agents.extraction import Extraction, extract
 from tutelage.agents.graph import run_episodes
@@ -16,10 +16,10 @@ from tutelage.agents.guard import forbids
 from tutelage.agents.judge import judge
 from tutelage.agents.llm_policy import LLMPolicy
 from tutelage.agents.mistakes import Mistaken
-from tutelage.config import ActConfig
+from tutelage.config import ActConfig, BudgetConfig
 from tutelage.designs import Hint
 from tutelage.environments.toy import Toy
-from tutelage.errors import PolicyFailed, TutelageError
+from tutelage.errors import BudgetSpent, PolicyFailed, TutelageError
 from tutelage.llm import LLM
 from tutelage.patterns import matches
 from tutelage.types import (
@@ -111,6 +111,35 @@ def test_extracting_again_says_nothing_new(extraction: Extraction, toy_episodes:
     assert (again.verdicts, again.experiences) == ((), ())
     more = extract(toy_episodes, judge_llm=llm, distiller_llm=llm, existing=extraction.experiences[:1], per_family=1)
     assert extraction.experiences[0].id not in {item.id for item in more.experiences}
+
+
+def test_a_budget_spent_in_the_middle_loses_nothing_that_was_paid_for(
+    extraction: Extraction, toy_episodes: list[Trajectory]
+) -> None:
+    verdicts = {item.trajectory: item for item in extraction.verdicts}
+    made: dict[str, Distilled] = {}
+    calls, stops = 0, 0
+    while True:
+        poor = LLM("expert/toy", role="distiller", budget=BudgetConfig(calls=5))
+        try:
+            found = extract(
+                toy_episodes,
+                judge_llm=poor,
+                distiller_llm=poor,
+                verdicts=verdicts,
+                distilled=made,
+                on_distilled=lambda item: made.update({item.trajectory: item}),
+                per_family=8,
+            )
+        except BudgetSpent:
+            stops += 1
+            calls += poor.usage.total().calls
+        else:
+            calls += poor.usage.total().calls
+            break
+    assert stops > 2
+    assert calls <= found.funnel["distilled"], "nothing was asked for twice"
+    assert [item.content for item in found.experiences] == [item.content for item in extraction.experiences]
 
 
 def test_only_the_train_split_is_distilled(toy_episodes: list[Trajectory], llm: LLM) -> None:

@@ -16,8 +16,9 @@ from tutelage.agents.review import tells
 from tutelage.config import ActConfig
 from tutelage.environments.base import Environment
 from tutelage.llm import LLM
+from tutelage.measures import Rate
 from tutelage.stats import rate
-from tutelage.types import Frozen, Policy, Rate, Task, Trajectory, Verdict
+from tutelage.types import Frozen, Policy, Task, Trajectory, Verdict
 
 MISTAKES = 0.8
 """Probability that a step of a mistaken episode is corrupted."""

@@ -6,7 +6,6 @@ some of them, with the very conversation that the student had, and then in the r
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from pydantic import BaseModel
 
@@ -14,14 +13,14 @@ from tutelage.agents.experts import NoExpert, View, acceptable
 from tutelage.agents.prompts import prompt
 from tutelage.agents.seeds import stable_seed
 from tutelage.agents.transcripts import fence, meanings, one_line, transcript
-from tutelage.agents.views import Seen, seen
+from tutelage.agents.views import CorrectorView, seen
 from tutelage.calls import CallError, parse_call
 from tutelage.conversation import conversation, join_reply, split_reply
 from tutelage.corrections import Correction, NoCorrection
 from tutelage.errors import BudgetSpent, TutelageError, UnknownName
 from tutelage.llm import LLM
 from tutelage.tools import signature
-from tutelage.types import Cause, Context, Ending, Message, Policy, Reply, Tool, Trajectory
+from tutelage.types import Cause, Context, Ending, Message, Policy, Reply, Trajectory
 
 Case = tuple[Trajectory, int]
 """A trajectory of the student and one of its steps."""
@@ -45,24 +44,6 @@ class Words(BaseModel):
     """The corrector's reply."""
 
     words: str
-
-
-@dataclass(frozen=True)
-class CorrectorView:
-    """Corrector: one state, what the student did there, what came of it, and what was right.
-
-    No hint, no reward and no experiences; the result of a step that ended the episode does not say how.
-    """
-
-    environment: str
-    goal: str
-    tools: tuple[Tool, ...]
-    step: Seen
-    after: str
-    thought: str
-    action: str
-    meaning: str
-    """`thought`, `action` and `meaning` are those of the right reply."""
 
 
 def mistaken_states(trajectory: Trajectory, *, by_expert: bool) -> list[int]:

@@ -47,7 +47,7 @@ def extract(
     per_family: int = 4,
     on_verdict: Callable[[Verdict], None] | None = None,
     distilled: Mapping[str, Distilled] | None = None,
-    on_distilled: Callable[[Distilled], None] | None = None,
+    on_distilled: Callable[[Distilled], object] | None = None,
     hints: Mapping[str, Hint] | None = None,
     rounds: int = 0,
 ) -> Extraction:
@@ -154,7 +154,7 @@ def _distil_missing(
     cases: Sequence[tuple[Trajectory, Verdict]],
     made: dict[str, Distilled],
     distil: Callable[[Sequence[tuple[Trajectory, Verdict]]], Sequence[Distilled | TutelageError]],
-    on_distilled: Callable[[Distilled], None] | None,
+    on_distilled: Callable[[Distilled], object] | None,
 ) -> list[Rejection]:
     """Distil the cases and add what comes of each to `made`; returns those that had no answer."""
     failed = []

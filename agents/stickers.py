@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from tutelage.agents.drafts import StickerDraft, Unfounded, sticker
 from tutelage.agents.prompts import prompt
 from tutelage.agents.transcripts import fence
+from tutelage.agents.views import ModifierView, UtiliserView
 from tutelage.calls import CallError, parse_call
 from tutelage.conversation import turn_message
 from tutelage.environments.base import environment_class
@@ -37,29 +38,6 @@ DOES_NOT_FOLLOW = "a sticker from which the first action does not follow"
 UNCHECKED = "a sticker that could not be checked"
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-
-
-@dataclass(frozen=True)
-class ModifierView:
-    """Modifier: how the episode began, the sticker, and what went wrong with it. Nothing that was done."""
-
-    environment: str
-    goal: str
-    observation: str
-    sticker: Sticker
-    feedback: str = ""
-
-
-@dataclass(frozen=True)
-class UtiliserView:
-    """Utiliser: how the episode began, how one acts there, and the sticker. Nothing that was done."""
-
-    environment: str
-    system: str
-    """The actor's system message: the actions or tools there are."""
-    goal: str
-    observation: str
-    sticker: Sticker
 
 
 class Modified(BaseModel):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tutelage.designs import Hint, Persona
-from tutelage.types import Cause, Content, Experience, Tool, Trajectory, Verdict
+from tutelage.types import Cause, Content, Experience, Sticker, Tool, Trajectory, Verdict
 
 ENDED = "ended"
 """The result of the step that ended the episode."""
@@ -79,6 +79,47 @@ class DistillerView:
     reason: str
     cited: tuple[int, ...]
     existing: tuple[Content, ...]
+
+
+@dataclass(frozen=True)
+class ModifierView:
+    """Modifier: how the episode began, the sticker, and what went wrong with it. Nothing that was done."""
+
+    environment: str
+    goal: str
+    observation: str
+    sticker: Sticker
+    feedback: str = ""
+
+
+@dataclass(frozen=True)
+class UtiliserView:
+    """Utiliser: how the episode began, how one acts there, and the sticker. Nothing that was done."""
+
+    environment: str
+    system: str
+    """The actor's system message: the actions or tools there are."""
+    goal: str
+    observation: str
+    sticker: Sticker
+
+
+@dataclass(frozen=True)
+class CorrectorView:
+    """Corrector: one state, what the student did there, what came of it, and what was right.
+
+    No hint, no reward and no experiences; the result of a step that ended the episode does not say how.
+    """
+
+    environment: str
+    goal: str
+    tools: tuple[Tool, ...]
+    step: Seen
+    after: str
+    thought: str
+    action: str
+    meaning: str
+    """`thought`, `action` and `meaning` are those of the right reply."""
 
 
 def seen(trajectory: Trajectory) -> tuple[Seen, ...]:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tutelage.config import Config, SftConfig
+from tutelage.measures import Student
 from tutelage.record import Record
 from tutelage.training import weights
 from tutelage.training.base import StageContext
@@ -25,7 +26,7 @@ from tutelage.training.chat import ChatEncoder
 from tutelage.training.samples import row_order, sft_rows
 from tutelage.training.sft import Steps, make_trainer
 from tutelage.training.trl_adapter import label_positions_only
-from tutelage.types import Diagnosis, Ending, Split, Step, Student, Task, Trajectory
+from tutelage.types import Diagnosis, Ending, Split, Step, Task, Trajectory
 
 
 def episodes(count: int) -> Iterator[Trajectory]:

@@ -9,7 +9,8 @@ from tutelage import stats
 from tutelage.config import ActConfig, GateConfig
 from tutelage.environments.base import SEEDS_PER_SPLIT, Environment
 from tutelage.environments.suite import Suite
-from tutelage.types import Arm, Comparison, Ending, Policy, Rate, Recaller, Split, Task, Trajectory
+from tutelage.measures import Arm, Comparison, Rate
+from tutelage.types import Ending, Policy, Recaller, Split, Task, Trajectory
 
 if TYPE_CHECKING:
     from tutelage.record import Record

@@ -8,9 +8,10 @@ from tutelage.agents.experts import covered_families, expert_names
 from tutelage.agents.extraction import BROKEN, judge_missing
 from tutelage.agents.judge import judge_label
 from tutelage.environments.suite import Suite
+from tutelage.measures import Rate
 from tutelage.progress import Reporter
 from tutelage.results import interval, percent
-from tutelage.types import Rate, Split, Task, Trajectory, Verdict
+from tutelage.types import Split, Task, Trajectory, Verdict
 from tutelage.workspace import Workspace
 
 if TYPE_CHECKING:

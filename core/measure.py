@@ -12,10 +12,11 @@ from tutelage.cycle import ROLLOUTS, cycle_students, unhurried
 from tutelage.environments.suite import Suite
 from tutelage.errors import ConfigError, UnknownName
 from tutelage.evaluate import compare_arms, evaluate_arm, held_out_tasks, measured, seen_pairs
+from tutelage.measures import Arm, Student
 from tutelage.progress import Reporter
 from tutelage.results import ComparisonDoc, EvaluationDoc, load, percent, rates, save
 from tutelage.results import interval as interval_text
-from tutelage.types import Arm, Policy, Split, Student, Task, Trajectory, new_id
+from tutelage.types import Policy, Split, Task, Trajectory, new_id
 from tutelage.workspace import ANY_EXPERT, Workspace
 
 if TYPE_CHECKING:

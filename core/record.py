@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Row, Select, Table, func, insert, select
 from tutelage.database import Database
 from tutelage.errors import RecordError
 from tutelage.fingerprint import fingerprint
+from tutelage.measures import Student
 from tutelage.record_tables import (
     DOCUMENTS,
     EXPERIENCE_SOURCES,
@@ -25,7 +26,7 @@ from tutelage.record_tables import (
     TRAJECTORIES,
     VERDICTS,
 )
-from tutelage.types import Experience, Kind, Split, Status, Student, Trajectory, Verdict, now
+from tutelage.types import Experience, Kind, Split, Status, Trajectory, Verdict, now
 
 
 class Record(Database):

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage import __version__, plots, results
+from tutelage.measures import Student
 from tutelage.results import ComparisonDoc, CycleDoc, EvaluationDoc, GateDoc
-from tutelage.types import Experience, Kind, Split, Student, Trajectory, now
+from tutelage.types import Experience, Kind, Split, Trajectory, now
 
 if TYPE_CHECKING:
     from tutelage.record import Record

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tutelage.types import Arm, Comparison, Frozen, Rate, Split
+from tutelage.measures import Arm, Comparison, Rate
+from tutelage.types import Frozen, Split
 
 if TYPE_CHECKING:
     from rich.table import Table

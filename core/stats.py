@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import binomtest, norm
 
-from tutelage.types import Comparison, Rate
+from tutelage.measures import Comparison, Rate
 
 RESAMPLES = 10_000
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from tutelage.config import Config, EnvironmentConfig, load_config
 from tutelage.environments.suite import Suite
 from tutelage.errors import ConfigError
+from tutelage.measures import Student
 from tutelage.record import Record
-from tutelage.types import Policy, Student
+from tutelage.types import Policy
 from tutelage.usage import UsageLog
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ def serving(log: Path, weights_name: str = "smollm2") -> Iterator[Served]:
     folder, port = weights.ensure(weights_name).absolute(), _free_port()
     # Started beside the folder, so that the model is called by the folder's bare name.
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", folder.name]
-    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", _dtype()]
     with log.open("wb") as written:
         process = subprocess.Popen(
             [*command, *options],
@@ -91,6 +91,11 @@ def _wait(process: "subprocess.Popen[bytes]", health: str, log: Path) -> None:
             time.sleep(0.2)
     said = log.read_text(errors="replace")[-2000:]
     raise RuntimeError(f"the model server does not answer (exit {process.poll()}): {said}")
+
+
+def _dtype() -> str:
+    """What this processor is quickest in."""
+    return str(weights.compute_dtype("auto")).removeprefix("torch.")
 
 
 def _free_port() -> int:

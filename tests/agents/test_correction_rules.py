@@ -2,9 +2,9 @@
 
 import pytest
 
-from tutelage.agents.correction import CorrectorView, corrector_request
+from tutelage.agents.correction import corrector_request
 from tutelage.agents.correction_rules import correct
-from tutelage.agents.views import ENDED, Seen
+from tutelage.agents.views import ENDED, CorrectorView, Seen
 
 PAGE = 'click("r2")', 'click(button "submit")'
 TOOL = 'move({"source": "a", "target": "b"})', 'move(source="a", target="b")'

@@ -13,14 +13,13 @@ from tutelage.agents.sticker_rules import holds, modify
 from tutelage.agents.stickers import (
     DOES_NOT_FOLLOW,
     UNCHECKED,
-    ModifierView,
     Trial,
-    UtiliserView,
     follows,
     modifier_request,
     refine,
     utiliser_request,
 )
+from tutelage.agents.views import ModifierView, UtiliserView
 from tutelage.config import BudgetConfig
 from tutelage.errors import BudgetSpent, PolicyFailed
 from tutelage.llm import LLM

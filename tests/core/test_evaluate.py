@@ -11,9 +11,10 @@ from tutelage.environments.base import Environment, Outcome
 from tutelage.environments.suite import Part, Suite
 from tutelage.errors import BudgetSpent, EnvironmentBroken
 from tutelage.evaluate import compare_arms, evaluate_arm, gate, held_out_tasks, seen_pairs, unfinished
+from tutelage.measures import Arm
 from tutelage.record import Record
 from tutelage.stats import compare
-from tutelage.types import Arm, Context, Ending, Reply, Split, Task, Trajectory
+from tutelage.types import Context, Ending, Reply, Split, Task, Trajectory
 
 
 class Parity(Environment):

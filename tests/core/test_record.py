@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tutelage.errors import RecordError
+from tutelage.measures import Student
 from tutelage.record import Record
 from tutelage.types import (
     Cause,
@@ -24,7 +25,6 @@ from tutelage.types import (
     Status,
     Step,
     Sticker,
-    Student,
     Task,
     Trajectory,
     Verdict,

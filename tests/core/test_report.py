@@ -14,6 +14,7 @@ from tutelage import results
 from tutelage.config import GateConfig
 from tutelage.environments.miniwob.browser import find_chromium
 from tutelage.evaluate import compare_arms, gate, read_arm
+from tutelage.measures import Student
 from tutelage.record import Record
 from tutelage.report import MOST_TRAJECTORIES, choose, write_report
 from tutelage.results import ComparisonDoc, CycleDoc, EvaluationDoc, GateDoc
@@ -30,7 +31,6 @@ from tutelage.types import (
     Status,
     Step,
     Sticker,
-    Student,
     Task,
     Trajectory,
     Verdict,

@@ -9,11 +9,12 @@ from tutelage.config import Config, load_config
 from tutelage.environments.toy import Toy
 from tutelage.evaluate import Arm, evaluate_arm, seen_pairs
 from tutelage.llm import LLM
+from tutelage.measures import Student
 from tutelage.record import Record
 from tutelage.training import weights
 from tutelage.training.base import StageContext, run_stage
 from tutelage.training.policy import StudentPolicy
-from tutelage.types import Split, Student
+from tutelage.types import Split
 
 CONFIG = Path(__file__).parents[2] / "configs" / "toy.toml"
 

@@ -8,9 +8,10 @@ import pytest
 
 from tutelage.config import Config
 from tutelage.environments.toy import Toy
+from tutelage.measures import Student
 from tutelage.record import Record
 from tutelage.training.base import StageContext
-from tutelage.types import Recaller, Split, Student
+from tutelage.types import Recaller, Split
 
 
 @pytest.fixture

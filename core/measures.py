@@ -1,0 +1,85 @@
+"""The nouns of measurement: versions of the student, rates with intervals, paired comparisons, measured arms."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from tutelage.types import Frozen, Split, new_id, now
+
+
+class Student(Frozen):
+    """One immutable version of the local model, with its lineage."""
+
+    id: str = Field(default_factory=lambda: new_id("stu"))
+    number: int
+    """Counts up within a workspace; 0 is the base student."""
+    stage: str
+    """``base``, or the stage that made it."""
+    cycle: int
+    parent: str | None = None
+    weights: str
+    """Folder (relative to the workspace) or name that `training.weights.load` takes."""
+    digest: str = ""
+    """SHA-256 of the saved weights."""
+    trajectories: tuple[str, ...] = ()
+    """Ids of the trajectories it was trained on."""
+    experiences: tuple[str, ...] = ()
+    """Ids of the experiences that took part in its training."""
+    settings: dict[str, object] = {}
+    """The stage's configuration."""
+    created: datetime = Field(default_factory=now)
+
+    @property
+    def label(self) -> str:
+        return f"student@{self.number}"
+
+
+class Rate(Frozen):
+    """A success rate with its Wilson interval."""
+
+    successes: int
+    episodes: int
+    low: float
+    high: float
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes if self.episodes else 0.0
+
+
+class Comparison(Frozen):
+    """Paired difference of two arms over the same tasks."""
+
+    pairs: int
+    gain: float
+    low: float
+    high: float
+    """Interval of ``gain``."""
+    won: int
+    lost: int
+    """Tasks only the new (old) arm solved."""
+    p_value: float
+    """Exact McNemar test."""
+    method: Literal["paired bootstrap", "Tango score"] = "paired bootstrap"
+    """How the interval was made; the score interval stands in where resampling cannot vary (`tutelage.stats`)."""
+    broken: int = 0
+    """Pairs left out because the environment broke in either arm."""
+
+
+class Arm(Frozen):
+    """One measured condition: a student, memory on or off, a split."""
+
+    student: str
+    memory: bool
+    split: Split | None
+    """None for tasks of all splits."""
+    rate: Rate
+    by_environment: dict[str, Rate] = {}
+    by_family: dict[str, Rate] = {}
+    """By ``environment/family``."""
+    trajectories: tuple[str, ...]
+    excluded: int = 0
+    """Held-out episodes whose goal and first observation occurred in training; not counted."""
+    broken: int = 0
+    """Episodes among ``trajectories`` whose environment broke; not counted in the rates."""

@@ -64,12 +64,16 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http.server_port}/v1"
 
+    def reply(self, request: dict[str, Any]) -> str | dict[str, Any]:
+        """What is said to a whole request; `answer` sees its last message only."""
+        return self.answer(request["messages"][-1]["content"])
+
     def respond(self, request: dict[str, Any]) -> Fault:
         with self._lock:
             self.requests.append(request)
             if self.faults:
                 return self.faults.pop(0)
-        answer = self.answer(request["messages"][-1]["content"])
+        answer = self.reply(request)
         message = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
         body = {
             "id": "1",
@@ -92,6 +96,19 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     yield server
     server.http.shutdown()
     server.http.server_close()
+
+
+@pytest.fixture
+def expert_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The same, answering as the scripted expert would: ``openai/toy-expert`` as the toy's. To those who ask, it is a
+    model like any other."""
+    from tutelage.agents import provider
+
+    def reply(request: dict[str, Any]) -> str:
+        return provider.reply(request["model"].removesuffix("-expert"), request["messages"])
+
+    monkeypatch.setattr(server, "reply", reply)
+    return server
 
 
 @pytest.fixture

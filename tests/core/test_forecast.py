@@ -1,13 +1,11 @@
 """The forecast against what a cycle then needs: the scripted expert behind a real HTTP server plays the provider."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tutelage.agents import provider
 from tutelage.config import load_config
 from tutelage.forecast import Forecast, forecast, price
 from tutelage.loop import NODES
@@ -27,28 +25,6 @@ SETTINGS = [
     "memory.distil_per_family=4",
 ]
 WITH_CALLS = ("collect", "judge", "extract", "consolidate")
-
-
-@pytest.fixture
-def expert_server(server: Any) -> Any:
-    """The local provider, answering every request as the toy's expert would."""
-
-    def respond(request: dict[str, Any]) -> tuple[int, str, dict[str, str]]:
-        server.requests.append(request)
-        text = provider.reply("toy", request["messages"])
-        message = {"role": "assistant", "content": text}
-        body = {
-            "id": "1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": request["model"],
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107},
-        }
-        return 200, json.dumps(body), {}
-
-    server.respond = respond
-    return server
 
 
 @pytest.fixture
@@ -89,7 +65,7 @@ def test_a_cycle_needs_about_what_was_forecast(expert_server: Any, workspace: Wo
     for role, most in (("teacher", 0.15), ("judge", 0), ("distiller", 0.15)):
         assert of(informed)[role] == pytest.approx(again[role].calls, rel=most), role
     lines = {line.role: line for line in informed.lines}
-    assert lines["judge"].prompt_tokens == 100 * lines["judge"].calls, "as measured in the first cycle"
+    assert lines["judge"].prompt_tokens == 10 * lines["judge"].calls, "as measured in the first cycle"
     assert lines["judge"].dollars is None, "nobody knows this server's price"
     assert informed.total.unpriced == informed.total.calls
     assert "tokens per call of the judge, after what calls took here" in " ".join(informed.assumptions)

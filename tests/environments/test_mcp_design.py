@@ -43,7 +43,8 @@ def ended(*checks: Any, server: Server = COMMAND, first: Goal = FIRST) -> Goal:
 )
 def test_files_that_no_check_names_must_stay(checks: list[dict[str, Any]], unchanged: list[str]) -> None:
     goal = ended(*checks)
-    assert (goal.goal, goal.setup, goal.tools, goal.asks) == ("Go.", FIRST.setup, FIRST.tools, ANSWER in checks)
+    assert (goal.goal, goal.setup, goal.asks) == ("Go.", FIRST.setup, ANSWER in checks)
+    assert goal.tools == (), "all of the server's, whatever the first goal is confined to"
     assert [check.model_dump(exclude_unset=True) for check in goal.checks[: len(checks)]] == checks
     assert [check.model_dump()["path"] for check in goal.checks[len(checks) :]] == unchanged
 

@@ -1,13 +1,9 @@
 """A cycle that its budget stops again and again, or that is replayed, ends with the record of one left alone."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tutelage import loop
-from tutelage.agents import provider
 from tutelage.config import load_config
 from tutelage.errors import BudgetSpent
 from tutelage.progress import Reporter
@@ -27,21 +23,6 @@ SETTINGS = [
 ]
 UNLIKE = ("timing", "usage", "usage-cycle", "loop")
 """Documents that tell of time, spending and the budget itself."""
-
-
-@pytest.fixture
-def expert_server(server: Any) -> Any:
-    """The local provider, answering every request as the toy's expert would."""
-    plain = server.respond
-
-    def respond(request: dict[str, Any]) -> tuple[int, str, dict[str, str]]:
-        status, body, headers = plain(request)
-        answer = json.loads(body)
-        answer["choices"][0]["message"]["content"] = provider.reply("toy", request["messages"])
-        return status, json.dumps(answer), headers
-
-    server.respond = respond
-    return server
 
 
 def run(folder: Path, calls: int = 0, *settings: str) -> tuple[int, dict[str, Any], str]:

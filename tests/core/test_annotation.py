@@ -1,0 +1,98 @@
+"""The annotation pipeline with a provider's model in every role: the scripted expert behind a real HTTP server."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tutelage.agents import provider
+from tutelage.annotation import EXPLORATION, annotate
+from tutelage.config import load_config
+from tutelage.cycle import accepted_trajectories, experience_trajectories
+from tutelage.design_store import DesignStore
+from tutelage.designs import DESIGNED
+from tutelage.errors import BudgetSpent
+from tutelage.funnel import UNFIT
+from tutelage.progress import Reporter
+from tutelage.workspace import Workspace
+
+SETTINGS = [
+    "environments.0.name=files",
+    "teacher.model=openai/files-expert",
+    "teacher.tools=text",
+    "annotate.calibrate=12",
+    "annotate.personas=2",
+]
+
+
+def opened(folder: Path, *settings: str) -> Workspace:
+    return Workspace(load_config(None, [*SETTINGS, *settings, f"workspace={folder}"]))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with closing(opened(tmp_path / "w")) as found:
+        yield found
+
+
+def losses(found: Any) -> dict[str, int]:
+    return {reason: count for _, reason, count in found.losses}
+
+
+def test_what_a_model_designs_is_accepted_if_check_and_judge_agree(expert_server: Any, workspace: Workspace) -> None:
+    found = annotate(workspace, "one", 6, Reporter(None))
+    assert len(found.accepted) == 6
+    designs = DesignStore(workspace.record, "one").designs(DESIGNED)
+    assert not any(design.by_rule for design in designs)
+    verdicts = {item.trajectory: item for item in workspace.record.verdicts()}
+    assert all(verdicts[item].hinted and verdicts[item].successful for item in found.accepted)
+    assert {item.id for item in accepted_trajectories(workspace)} == set(found.accepted)
+    assert workspace.record.trajectories(arm=EXPLORATION)
+    spent = workspace.usage.roles()
+    assert sum(spent[role].calls for role in ("persona", "designer", "teacher", "judge")) == len(expert_server.requests)
+
+
+def test_a_judge_that_says_yes_to_everything_may_not_filter(expert_server: Any, workspace: Workspace) -> None:
+    def gullible(request: dict[str, Any]) -> str:
+        if request["messages"][0]["content"].startswith("Role: judge"):
+            return json.dumps({"successful": True, "reason": "Looks good."})
+        return provider.reply("files", request["messages"])
+
+    expert_server.reply = gullible
+    found = annotate(workspace, "one", 4, Reporter(None))
+    assert found.accepted == ()
+    assert losses(found)[UNFIT] == 4
+    assert experience_trajectories(workspace) == [], "neither a success nor a failure"
+
+
+def test_it_may_if_it_is_trusted_all_the_same(expert_server: Any, tmp_path: Path) -> None:
+    with closing(opened(tmp_path / "w", "annotate.trust_judge=true", "teacher.votes=3")) as workspace:
+        found = annotate(workspace, "one", 4, Reporter(None))
+        assert len(found.accepted) == 4
+        assert all(item.votes == (True,) * 3 for item in workspace.record.verdicts())
+        assert not workspace.record.items("calibration"), "nothing was spent on measuring it"
+
+
+def test_a_run_that_its_budget_stops_again_and_again_ends_like_an_undisturbed_one(
+    expert_server: Any, workspace: Workspace, tmp_path: Path
+) -> None:
+    whole = annotate(workspace, "one", 4, Reporter(None))
+    needed = workspace.usage.total().calls
+    goals = {design.goal for design in DesignStore(workspace.record, "one").designs(DESIGNED)}
+    limit, stops = 0, 0
+    while True:
+        limit += 14  # more than an exploration needs: an interrupted episode begins again
+        with closing(opened(tmp_path / "stopped", f"budget.calls={limit}")) as again:
+            try:
+                found = annotate(again, "one", 4, Reporter(None))
+            except BudgetSpent:
+                stops += 1
+                assert limit < 5 * needed, "it gets nowhere"
+                continue
+            assert {design.goal for design in DesignStore(again.record, "one").designs(DESIGNED)} == goals
+            break
+    assert stops > 1
+    assert found.counts == whole.counts

@@ -8,7 +8,23 @@ from tutelage.agents.mistakes import Mistaken
 from tutelage.config import ActConfig
 from tutelage.environments.toy import Toy
 from tutelage.llm import LLM
-from tutelage.types import Split, Trajectory
+from tutelage.types import Context, Reply, Split, Trajectory
+
+
+class Script:
+    """Plays these actions in order."""
+
+    label = "script (scripted)"
+
+    def __init__(self, *actions: str) -> None:
+        self.actions = actions
+
+    def act(self, contexts: list[Context]) -> list[Reply]:
+        turns = [sum(message.role == "assistant" for message in context.messages) for context in contexts]
+        return [Reply(self.actions[turn]) for turn in turns]
+
+    def forget(self, keys: object) -> None:
+        pass
 
 
 def expert(role: str) -> LLM:
@@ -24,3 +40,9 @@ def toy_episodes() -> list[Trajectory]:
     return demonstrations + run_episodes(
         Toy.tasks(Split.TRAIN, count=8, start=100), mistaken, lambda _: Toy(), act=act, seed=1
     )
+
+
+@pytest.fixture(scope="session")
+def script() -> type[Script]:
+    """A policy that is told what to do."""
+    return Script

@@ -15,7 +15,7 @@ from tutelage.designs import Hint
 from tutelage.environments.files import Files
 from tutelage.errors import BudgetSpent, PolicyFailed
 from tutelage.llm import LLM
-from tutelage.types import Cause, Context, Diagnosis, Ending, Message, Reply, Split, Step, Trajectory, Verdict
+from tutelage.types import Cause, Diagnosis, Ending, Message, Split, Step, Trajectory, Verdict
 
 
 class Says(LLM):
@@ -50,22 +50,6 @@ def vote(successful: bool, cited: Sequence[int] = (), **more: Any) -> dict[str, 
 
 
 YES, NO = vote(True), vote(False)
-
-
-class Script:
-    """Plays these actions in order."""
-
-    label = "script (scripted)"
-
-    def __init__(self, *actions: str) -> None:
-        self.actions = actions
-
-    def act(self, contexts: list[Context]) -> list[Reply]:
-        turns = [sum(message.role == "assistant" for message in context.messages) for context in contexts]
-        return [Reply(self.actions[turn]) for turn in turns]
-
-    def forget(self, keys: object) -> None:
-        pass
 
 
 def test_the_scripted_judge_agrees_with_the_environment(toy_episodes: list[Trajectory]) -> None:
@@ -201,7 +185,7 @@ def test_the_scripted_judge_ignores_hints(toy_episodes: list[Trajectory]) -> Non
     ],
 )
 def test_what_the_scripted_judge_says_beside_the_verdict(
-    actions: list[str], cited: tuple[int, ...] | None, side_effects: bool, looped: bool, optimality: int
+    script: Any, actions: list[str], cited: tuple[int, ...] | None, side_effects: bool, looped: bool, optimality: int
 ) -> None:
     task = Files.tasks(Split.TRAIN, ["move"])[0]
     environment = Files()
@@ -211,7 +195,7 @@ def test_what_the_scripted_judge_says_beside_the_verdict(
     right = [f"move({json.dumps({'source': path, 'target': f'{folder}/{path}'})})", "done()"]
     played = [action.replace("{other}", other) for action in actions] or right
     act = ActConfig(width=1, max_steps=len(played))
-    episode = run_episodes([task], Script(*played), lambda _: Files(), act=act)[0]
+    episode = run_episodes([task], script(*played), lambda _: Files(), act=act)[0]
     verdict = judge(episode, LLM("expert/files", role="judge"))
     assert verdict.successful is episode.success is (not actions)
     assert cited is None or verdict.cited == cited

@@ -1,5 +1,6 @@
 """Judging and distilling episodes of tools by rule: on a small shop, and the whole chain on real files."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -24,10 +25,8 @@ from tutelage.patterns import matches
 from tutelage.tools import meaning, write_call
 from tutelage.types import (
     Cause,
-    Context,
     Guardrail,
     Recall,
-    Reply,
     Skill,
     Split,
     Status,
@@ -53,6 +52,9 @@ TOOLS = (
     Tool(name="show", parameters={"type": "object", "properties": {"item": {}}, "required": ["item"]}),
     Tool(name="done"),
 )
+
+
+Play = Callable[..., Trajectory]
 
 
 class Shop(ToolEnvironment):
@@ -93,34 +95,22 @@ def advise(view: View) -> Advice:
     return Advice((SOLD,) if priced else (PRICED,))
 
 
-class Script:
-    """Plays these actions in order."""
-
-    label = "script (scripted)"
-
-    def __init__(self, *actions: str) -> None:
-        self.actions = actions
-
-    def act(self, contexts: list[Context]) -> list[Reply]:
-        turns = [sum(message.role == "assistant" for message in context.messages) for context in contexts]
-        return [Reply(self.actions[turn]) for turn in turns]
-
-    def forget(self, keys: object) -> None:
-        pass
-
-
 @pytest.fixture
 def llm(monkeypatch: pytest.MonkeyPatch) -> LLM:
     monkeypatch.setitem(experts.BUILTIN, "shop", f"{__name__}:advise")
     return LLM("expert/shop", role="distiller")
 
 
-def play(*actions: str) -> Trajectory:
-    act = ActConfig(width=1, max_steps=len(actions))
-    return run_episodes(Shop.tasks(Split.TRAIN), Script(*actions), lambda _: Shop(), act=act)[0]
+@pytest.fixture
+def play(script: Any) -> Play:
+    def play(*actions: str) -> Trajectory:
+        act = ActConfig(width=1, max_steps=len(actions))
+        return run_episodes(Shop.tasks(Split.TRAIN), script(*actions), lambda _: Shop(), act=act)[0]
+
+    return play
 
 
-def test_a_success_gives_a_sticker_and_a_skill_without_its_values(llm: LLM) -> None:
+def test_a_success_gives_a_sticker_and_a_skill_without_its_values(play: Play, llm: LLM) -> None:
     episode = play(PRICED, SOLD, "done()")
     verdict = judge(episode, llm)
     assert (episode.success, verdict.successful, verdict.cited) == (True, True, ())
@@ -164,7 +154,7 @@ def test_a_success_gives_a_sticker_and_a_skill_without_its_values(llm: LLM) -> N
         ),
     ],
 )
-def test_a_mistake_gives_a_guardrail(llm: LLM, actions: list[str], trigger: str, forbidden: str) -> None:
+def test_a_mistake_gives_a_guardrail(play: Play, llm: LLM, actions: list[str], trigger: str, forbidden: str) -> None:
     episode = play(*actions)
     verdict = judge(episode, llm)
     assert (episode.success, verdict.successful) == (False, False)
@@ -173,7 +163,7 @@ def test_a_mistake_gives_a_guardrail(llm: LLM, actions: list[str], trigger: str,
     assert ((trigger,), forbidden) in rules
 
 
-def test_a_mistake_put_right_does_not_fail_the_verdict_but_is_no_procedure(llm: LLM) -> None:
+def test_a_mistake_put_right_does_not_fail_the_verdict_but_is_no_procedure(play: Play, llm: LLM) -> None:
     episode = play('price({"item": "lamp", "amount": 13})', PRICED, SOLD, "done({})")
     verdict = judge(episode, llm)
     assert (episode.success, verdict.successful, verdict.cited) == (True, True, (0,))
@@ -182,13 +172,13 @@ def test_a_mistake_put_right_does_not_fail_the_verdict_but_is_no_procedure(llm: 
     assert "detour" in rejection.detail
 
 
-def test_a_call_that_another_value_of_the_goal_may_need_is_not_forbidden(llm: LLM) -> None:
+def test_a_call_that_another_value_of_the_goal_may_need_is_not_forbidden(play: Play, llm: LLM) -> None:
     episode = play(PRICED, PRICED, "done()").model_copy(update={"goal": TWICE})
     experiences, _ = distil(episode, judge(episode, llm), (), llm)
     assert [item.content.forbidden for item in experiences if isinstance(item.content, Guardrail)] == ["done()"]
 
 
-def test_what_the_tools_refuse_anyway_needs_no_guardrail(llm: LLM) -> None:
+def test_what_the_tools_refuse_anyway_needs_no_guardrail(play: Play, llm: LLM) -> None:
     episode = play("price({})", PRICED, 'sing({"a": 1})')
     verdict = judge(episode, llm)
     assert (verdict.successful, verdict.cited) == (False, (0, 2))
@@ -197,7 +187,9 @@ def test_what_the_tools_refuse_anyway_needs_no_guardrail(llm: LLM) -> None:
     assert "cannot be said" in rejection.detail
 
 
-def test_without_an_expert_successes_teach_and_failures_do_not() -> None:
+def test_without_an_expert_successes_teach_and_failures_do_not(
+    play: Play,
+) -> None:
     llm = LLM("expert/toy", role="distiller")
     good, bad = play(PRICED, SOLD, "done()"), play("done()")
     verdicts = [judge(episode, llm) for episode in (good, bad)]

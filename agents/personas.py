@@ -12,7 +12,7 @@ from tutelage.agents.prompts import prompt
 from tutelage.agents.transcripts import fence, one_line
 from tutelage.agents.views import PersonaView
 from tutelage.designs import Persona
-from tutelage.errors import TutelageError
+from tutelage.errors import BudgetSpent, TutelageError
 from tutelage.llm import LLM
 from tutelage.types import Message
 
@@ -36,7 +36,7 @@ def invent(view: PersonaView, llm: LLM) -> list[Persona]:
 
     Raises:
         PolicyFailed: no usable answer to the first request after all retries.
-        BudgetSpent: a limit was reached before it.
+        BudgetSpent: a limit was reached, or a replay has no answer, before any request.
     """
     found: list[Persona] = []
     while len(found) < view.count:
@@ -44,6 +44,8 @@ def invent(view: PersonaView, llm: LLM) -> list[Persona]:
         wanted = min(BATCH, view.count - len(found))
         try:
             reply = llm.structured(persona_request(replace(view, known=names, count=wanted)), Personas)
+        except BudgetSpent:  # not the batch's fault: the command stops, and its next start asks for all of them
+            raise
         except TutelageError:
             if found:
                 return found

@@ -8,7 +8,8 @@ import pytest
 
 from tutelage.agents.personas import BATCH, invent, persona_request
 from tutelage.agents.views import PersonaView
-from tutelage.errors import PolicyFailed
+from tutelage.config import BudgetConfig
+from tutelage.errors import BudgetSpent, PolicyFailed
 from tutelage.llm import LLM
 from tutelage.types import Message
 
@@ -63,6 +64,13 @@ def test_what_was_found_survives_a_later_failure() -> None:
     assert [persona.name for persona in invent(view(9), Says(told("A"), "no"))] == ["A"]
     with pytest.raises(PolicyFailed, match="no answer fits Personas"):
         invent(view(9), Says("no"))
+
+
+def test_a_spent_budget_stops_the_work_after_the_first_batch_too() -> None:
+    llm = LLM("expert/files", role="persona", budget=BudgetConfig(calls=1))
+    with pytest.raises(BudgetSpent):
+        invent(view(2 * BATCH), llm)
+    assert llm.usage.total().calls == 1
 
 
 def test_a_known_name_cannot_leave_its_fence() -> None:

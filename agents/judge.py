@@ -65,7 +65,8 @@ def judge_many(
         llm: with several votes its temperature should be above 0, or they all say the same.
         hints: what a designer says about the wanted end, by the id of the trajectory.
         votes: how often each trajectory is judged. The majority decides, and a tie is not a success. Where some votes
-            got no answer, those that did decide if they are at least half.
+            got no answer, those that did decide if they are at least half. Where the budget forbade one, there is no
+            verdict, for it would be kept as if the others had been asked in vain.
     """
     known = hints or {}
     asked = [judge_request(judge_view(item, known.get(item.id))) for item in trajectories for _ in range(votes)]
@@ -86,9 +87,12 @@ def _verdict(
     ballot: Sequence[Judgement | TutelageError], trajectory: Trajectory, label: str, *, hinted: bool
 ) -> Verdict | TutelageError:
     replies = [reply for reply in ballot if isinstance(reply, Judgement)]
+    errors = [reply for reply in ballot if isinstance(reply, TutelageError)]
+    spent = next((error for error in errors if isinstance(error, BudgetSpent)), None)
+    if spent is not None:
+        return spent
     if len(replies) * 2 < len(ballot):
-        errors = [reply for reply in ballot if isinstance(reply, TutelageError)]
-        return next((error for error in errors if isinstance(error, BudgetSpent)), errors[0])
+        return errors[0]
     successful = _most(reply.successful for reply in replies)
     agreeing = [reply for reply in replies if reply.successful is successful]
     return Verdict(

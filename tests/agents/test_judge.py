@@ -10,6 +10,7 @@ from tutelage.agents.graph import run_episodes
 from tutelage.agents.judge import judge, judge_many
 from tutelage.agents.requests import judge_request, read_request
 from tutelage.agents.views import judge_view
+from tutelage.cassette import NotRecorded
 from tutelage.config import ActConfig, BudgetConfig
 from tutelage.designs import Hint
 from tutelage.environments.files import Files
@@ -134,11 +135,22 @@ def test_with_less_than_half_of_the_votes_there_is_no_verdict(toy_episodes: list
     assert kept.trajectory == toy_episodes[1].id
 
 
-def test_a_spent_budget_is_told_before_any_other_error(toy_episodes: list[Trajectory]) -> None:
-    llm = LLM("expert/toy", role="judge", budget=BudgetConfig(calls=1))
-    kept, lost = judge_many(toy_episodes[:2], llm, votes=2)
+def test_a_ballot_that_the_budget_cut_short_is_no_verdict(toy_episodes: list[Trajectory]) -> None:
+    """Five calls are one ballot of three and two votes of the next, which would be enough if the third had failed."""
+    llm = LLM("expert/toy", role="judge", budget=BudgetConfig(calls=5))
+    kept, *lost = judge_many(toy_episodes[:3], llm, votes=3)
     assert isinstance(kept, Verdict)
-    assert isinstance(lost, BudgetSpent)
+    assert len(kept.votes) == 3
+    assert [type(item) for item in lost] == [BudgetSpent, BudgetSpent]
+
+
+def test_a_spent_budget_is_told_before_any_other_error(toy_episodes: list[Trajectory]) -> None:
+    class Poor(Votes):
+        def structured_many(self, conversations: Any, schema: Any) -> Any:
+            return [*super().structured_many(conversations[:-1], schema), NotRecorded("not in the cassette")]
+
+    (lost,) = judge_many(toy_episodes[:1], Poor(None, None), votes=3)
+    assert isinstance(lost, NotRecorded)
 
 
 def test_details_are_those_of_most_who_agree_with_the_verdict(toy_episodes: list[Trajectory]) -> None:

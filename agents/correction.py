@@ -20,7 +20,7 @@ from tutelage.corrections import Correction, NoCorrection
 from tutelage.errors import BudgetSpent, TutelageError, UnknownName
 from tutelage.llm import LLM
 from tutelage.tools import signature
-from tutelage.types import Cause, Context, Ending, Message, Policy, Reply, Trajectory
+from tutelage.types import BROKEN, Cause, Context, Message, Policy, Reply, Trajectory
 
 Case = tuple[Trajectory, int]
 """A trajectory of the student and one of its steps."""
@@ -36,8 +36,6 @@ NO_ANSWER, NOT_AN_ACTION, WAITS, STUDENT_RIGHT = (
 """Why nothing came of asking."""
 LENGTH = 400
 """Characters of a correction's words at most."""
-
-_BROKEN = (Ending.ENVIRONMENT_ERROR, Ending.POLICY_ERROR)
 
 
 class Words(BaseModel):
@@ -59,7 +57,7 @@ def mistaken_states(trajectory: Trajectory, *, by_expert: bool) -> list[int]:
         except (NoExpert, UnknownName):
             return []
     last = len(trajectory.steps) - 1
-    failed = not trajectory.success and trajectory.ending not in _BROKEN
+    failed = not trajectory.success and trajectory.ending not in BROKEN
     return [
         index
         for index, step in enumerate(trajectory.steps)

@@ -166,6 +166,10 @@ class Ending(StrEnum):
     ENVIRONMENT_ERROR = "environment_error"
 
 
+BROKEN = (Ending.ENVIRONMENT_ERROR, Ending.POLICY_ERROR)
+"""Endings of episodes that say nothing about whoever acted: they are neither judged nor learned from."""
+
+
 class Shown(Frozen):
     """An experience as it stood in the first message of an episode."""
 

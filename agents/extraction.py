@@ -1,4 +1,4 @@
-"""From trajectories to experiences: judge, accept, distil, unite, admit.
+"""From judged trajectories to experiences: accept, distil, unite, admit.
 
 The environment's programmatic check accepts; the verdict is stored beside it. Stickers and skills are
 active when an accepted trajectory bears them out. A guardrail is active only if replay shows that it
@@ -13,39 +13,36 @@ from tutelage.agents.distiller import Distilled, Rejection, distil_many
 from tutelage.agents.guard import forbids
 from tutelage.agents.judge import judge_many
 from tutelage.agents.review import tells
-from tutelage.designs import Hint
+from tutelage.designs import DESIGNED, Hint
 from tutelage.errors import BudgetSpent, TutelageError
 from tutelage.llm import LLM
-from tutelage.types import Ending, Experience, Guardrail, Split, Status, Trajectory, Verdict
+from tutelage.types import BROKEN, Experience, Guardrail, Split, Status, Trajectory, Verdict
 
 BATCH = 16
 """Trajectories judged, or distilled, between two reports of what came of them."""
-BROKEN = (Ending.ENVIRONMENT_ERROR, Ending.POLICY_ERROR)
 
 
 @dataclass(frozen=True)
 class Extraction:
     """What came out, and how much was lost where."""
 
-    verdicts: tuple[Verdict, ...]
-    """New ones."""
     experiences: tuple[Experience, ...]
     """New experiences, and new versions of existing ones that gained sources; all active."""
     rejections: tuple[Rejection, ...]
     funnel: dict[str, int]
     """How many there were at each point; ``rejected: REASON`` counts what was dropped."""
+    left: tuple[str, ...] = ()
+    """Ids of the trajectories that a later extraction should look at again."""
 
 
 def extract(
     trajectories: Sequence[Trajectory],
+    verdicts: Mapping[str, Verdict],
     *,
-    judge_llm: LLM,
     distiller_llm: LLM,
-    verdicts: Mapping[str, Verdict] | None = None,
     accepted: Sequence[Trajectory] = (),
     existing: Sequence[Experience] = (),
     per_family: int = 4,
-    on_verdict: Callable[[Verdict], None] | None = None,
     distilled: Mapping[str, Distilled] | None = None,
     on_distilled: Callable[[Distilled], object] | None = None,
     hints: Mapping[str, Hint] | None = None,
@@ -53,28 +50,30 @@ def extract(
 ) -> Extraction:
     """Extract experiences from trajectories of the train split; others are counted and left alone.
 
+    A family's tasks are variations of one, so that `per_family` of them stand for the others, which no extraction
+    looks at again. Designed tasks have one family per environment and are each different: those for which there was
+    no room are left for a later extraction, and so is every trajectory without a verdict.
+
     Args:
-        verdicts: those there are already, by trajectory id; they are not asked for again.
+        verdicts: by trajectory id.
         accepted: further accepted trajectories that guardrails must not get in the way of.
         existing: latest versions of the experiences there are.
         per_family: successes and failures distilled per family at most, of each.
-        on_verdict: is given each new verdict as it comes, so that none is lost.
         distilled: what an interrupted extraction made, by trajectory id; it is not asked for again.
         on_distilled: is given what each trajectory gave as it comes, so that none is lost.
         hints: what the designer of a task tells its judge, by trajectory id; no experience may repeat it.
         rounds: how often a sticker is repaired and checked by what follows from it, at most.
 
     Raises:
-        BudgetSpent: a limit was reached; what there is so far was delivered through `on_verdict` and `on_distilled`.
+        BudgetSpent: a limit was reached; what there is so far was delivered through `on_distilled`.
     """
     usable = [item for item in trajectories if item.task.split is Split.TRAIN and item.ending not in BROKEN]
-    known = dict(verdicts or {})
-    new = judge_missing(usable, known, judge_llm, on_verdict, hints=hints)
-    judged = [item for item in usable if item.id in known]
+    judged = [item for item in usable if item.id in verdicts]
     chosen = _choose(judged, per_family)
+    left = _left(usable, judged, chosen)
     made = dict(distilled or {})
     failed = _distil_missing(
-        [(item, known[item.id]) for item in chosen if item.id not in made],
+        [(item, verdicts[item.id]) for item in chosen if item.id not in made],
         made,
         lambda cases: distil_many(cases, existing, distiller_llm, hints=hints, rounds=rounds),
         on_distilled,
@@ -86,16 +85,20 @@ def extract(
     united, unchanged = _unite(candidates, existing)
     good = _distinct([item for item in usable if item.success] + [item for item in accepted if item.success])
     bad = [item for item in judged if not item.success]
-    admitted, refused = _admit(united, good, bad, known)
+    admitted, refused = _admit(united, good, bad, verdicts)
     ids = {item.id for item in existing}
     rejections += refused
     funnel = {
         "trajectories": len(trajectories),
         "usable": len(usable),
+        "not judged": len(usable) - len(judged),
         "judged": len(judged),
         "accepted": sum(item.success for item in usable),
-        "judge agrees": sum(known[item.id].successful == item.success for item in judged if tells(known[item.id])),
+        "judge agrees": sum(
+            verdicts[item.id].successful == item.success for item in judged if tells(verdicts[item.id])
+        ),
         "distilled": len(chosen),
+        "left for a later extraction": len(left),
         **dict(sorted(stickers.items())),
         **{f"{kind} candidates": n for kind, n in Counter(item.kind for item in candidates).items()},
         "united": len(candidates) - len(united) - unchanged,
@@ -104,7 +107,7 @@ def extract(
         **{f"active {kind}s": n for kind, n in Counter(item.kind for item in admitted).items()},
         **{f"rejected: {reason}": n for reason, n in Counter(item.reason for item in rejections).items()},
     }
-    return Extraction(tuple(new), tuple(admitted), tuple(rejections), funnel)
+    return Extraction(tuple(admitted), tuple(rejections), funnel, tuple(left))
 
 
 def judge_missing(
@@ -148,6 +151,14 @@ def _choose(trajectories: Sequence[Trajectory], per_family: int) -> list[Traject
             taken[cell] += 1
             chosen.append(item)
     return chosen
+
+
+def _left(usable: Sequence[Trajectory], judged: Sequence[Trajectory], chosen: Sequence[Trajectory]) -> list[str]:
+    """Those without a verdict, and the designed ones for which there was no room."""
+    known, taken = ({item.id for item in part} for part in (judged, chosen))
+    return [
+        item.id for item in usable if item.id not in known or (item.task.family == DESIGNED and item.id not in taken)
+    ]
 
 
 def _distil_missing(

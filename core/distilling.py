@@ -1,5 +1,7 @@
 """The judge, extract and consolidate steps of a cycle, over the functions of `tutelage.agents`."""
 
+from collections.abc import Sequence
+
 from tutelage.agents.distiller import Distilled
 from tutelage.agents.extraction import extract as extract_experiences
 from tutelage.agents.extraction import judge_missing
@@ -13,14 +15,14 @@ from tutelage.cycle import (
     task_block,
 )
 from tutelage.design_store import hint_of
+from tutelage.designs import Hint
 from tutelage.progress import Reporter
 from tutelage.stats import compare, rate
-from tutelage.types import Ending, Kind, Split, Trajectory, Verdict
+from tutelage.types import BROKEN, Kind, Split, Trajectory, Verdict
 from tutelage.workspace import Workspace
 
 DISTILLED = "distilled"
 """Kind of the documents that keep what each trajectory gave until its extraction is complete, and after."""
-BROKEN = (Ending.ENVIRONMENT_ERROR, Ending.POLICY_ERROR)
 KINDS: tuple[Kind, ...] = ("sticker", "skill", "guardrail")
 
 
@@ -36,7 +38,8 @@ def judge(workspace: Workspace, cycle: int, report: Reporter) -> None:
         workspace.record.add_verdict(verdict)
         report("judged", done, len(usable))
 
-    judge_missing(usable, verdicts, workspace.llm("judge"), keep, votes=workspace.config.teacher.votes)
+    llm, votes = workspace.llm("judge"), workspace.config.teacher.votes
+    judge_missing(usable, verdicts, llm, keep, hints=_hints(workspace, usable), votes=votes)
     told = [item for item in usable if item.id in verdicts and tells(verdicts[item.id])]
     agree = sum(verdicts[item.id].successful == item.success for item in told)
     report.say(f"  the judge agrees with the environment's own check on {agree} of {len(told)}")
@@ -45,16 +48,18 @@ def judge(workspace: Workspace, cycle: int, report: Reporter) -> None:
 
 
 def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
-    """Distil the trajectories that no earlier extraction has looked at; experiences are admitted all at once."""
+    """Distil the judged trajectories that no earlier extraction has looked at; experiences are admitted all at once.
+
+    Those that it leaves for a later one are not marked as looked at.
+    """
     record = workspace.record
     if record.get("extraction", str(cycle)) is None:
-        looked_at = {item for body in record.items("extraction").values() for item in body["trajectories"]}
-        fresh = [item for item in experience_trajectories(workspace) if item.id not in looked_at]
+        earlier = {item for body in record.items("extraction").values() for item in body["trajectories"]}
+        fresh = [item for item in experience_trajectories(workspace) if item.id not in earlier]
         found = extract_experiences(
             fresh,
-            judge_llm=workspace.llm("judge"),
+            {verdict.trajectory: verdict for verdict in record.verdicts()},
             distiller_llm=workspace.llm("distiller"),
-            verdicts={verdict.trajectory: verdict for verdict in record.verdicts()},
             accepted=accepted_trajectories(workspace),
             existing=record.experiences(),
             per_family=workspace.config.memory.distil_per_family,
@@ -64,19 +69,15 @@ def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
                 if (body := record.get(DISTILLED, item.id)) is not None
             },
             on_distilled=lambda made: record.put(DISTILLED, made.trajectory, made.model_dump(mode="json")),
-            hints={item.id: hint for item in fresh if (hint := hint_of(record, item.task)) is not None},
+            hints=_hints(workspace, fresh),
             rounds=workspace.config.teacher.sticker_rounds,
         )
+        left = frozenset(found.left)
         with record.transaction():
-            for verdict in found.verdicts:
-                record.add_verdict(verdict)
             for experience in found.experiences:
                 workspace.memory.add(experience)
-            record.put(
-                "extraction",
-                str(cycle),
-                {"funnel": list(found.funnel.items()), "trajectories": [item.id for item in fresh]},
-            )
+            looked_at = [item.id for item in fresh if item.id not in left]
+            record.put("extraction", str(cycle), {"funnel": list(found.funnel.items()), "trajectories": looked_at})
     body = record.get("extraction", str(cycle))
     assert body is not None, "the extraction was just stored"
     for what, count in body["funnel"]:
@@ -111,6 +112,12 @@ def consolidate(workspace: Workspace, cycle: int, report: Reporter) -> None:
         f"  clumsy expert (scripted): {before}/{len(both)} solved without guardrails, {after}/{len(both)} with them; "
         f"{stopped} actions blocked"
     )
+
+
+def _hints(workspace: Workspace, trajectories: Sequence[Trajectory]) -> dict[str, Hint]:
+    """What the designers of tasks tell their judge, by trajectory id."""
+    found = ((item.id, hint_of(workspace.record, item.task)) for item in trajectories)
+    return {trajectory: hint for trajectory, hint in found if hint is not None}
 
 
 def _of(workspace: Workspace, arm: str, cycle: int) -> dict[str, Trajectory]:

@@ -13,11 +13,11 @@ from tutelage.agents.drafts import MAX_DRAFTS, MAX_LINE, MAX_LINES, GuardrailDra
 from tutelage.agents.extraction import Extraction, extract
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.guard import forbids
-from tutelage.agents.judge import judge
+from tutelage.agents.judge import judge, judge_many
 from tutelage.agents.llm_policy import LLMPolicy
 from tutelage.agents.mistakes import Mistaken
 from tutelage.config import ActConfig, BudgetConfig
-from tutelage.designs import Hint
+from tutelage.designs import DESIGNED, Hint
 from tutelage.environments.toy import Toy
 from tutelage.errors import BudgetSpent, PolicyFailed, TutelageError
 from tutelage.llm import LLM
@@ -57,8 +57,13 @@ def llm() -> LLM:
 
 
 @pytest.fixture(scope="module")
-def extraction(toy_episodes: list[Trajectory], llm: LLM) -> Extraction:
-    return extract(toy_episodes, judge_llm=llm, distiller_llm=llm, per_family=8)
+def verdicts(toy_episodes: list[Trajectory], llm: LLM) -> dict[str, Verdict]:
+    return {item.trajectory: item for item in judge_many(toy_episodes, llm) if isinstance(item, Verdict)}
+
+
+@pytest.fixture(scope="module")
+def extraction(toy_episodes: list[Trajectory], verdicts: dict[str, Verdict], llm: LLM) -> Extraction:
+    return extract(toy_episodes, verdicts, distiller_llm=llm, per_family=8)
 
 
 @pytest.fixture(scope="module")
@@ -95,28 +100,52 @@ def test_every_kind_comes_out_and_leads_back_to_its_steps(
 def test_equal_experiences_are_united_and_the_funnel_adds_up(extraction: Extraction) -> None:
     funnel, skills = extraction.funnel, [item for item in extraction.experiences if item.kind == "skill"]
     assert funnel["judged"] == funnel["usable"] == funnel["trajectories"] == 48
+    assert funnel["not judged"] == funnel["left for a later extraction"] == 0
     assert max(len(item.sources) for item in skills) > 1
     assert funnel["active skills"] == len(skills) < funnel["skill candidates"]
 
 
-def test_extracting_again_says_nothing_new(extraction: Extraction, toy_episodes: list[Trajectory], llm: LLM) -> None:
-    again = extract(
-        toy_episodes,
-        judge_llm=Says(never="asked"),
-        distiller_llm=llm,
-        verdicts={item.trajectory: item for item in extraction.verdicts},
-        existing=extraction.experiences,
-        per_family=8,
-    )
-    assert (again.verdicts, again.experiences) == ((), ())
-    more = extract(toy_episodes, judge_llm=llm, distiller_llm=llm, existing=extraction.experiences[:1], per_family=1)
+def test_extracting_again_says_nothing_new(
+    extraction: Extraction, toy_episodes: list[Trajectory], verdicts: dict[str, Verdict], llm: LLM
+) -> None:
+    again = extract(toy_episodes, verdicts, distiller_llm=llm, existing=extraction.experiences, per_family=8)
+    assert again.experiences == ()
+    more = extract(toy_episodes, verdicts, distiller_llm=llm, existing=extraction.experiences[:1], per_family=1)
     assert extraction.experiences[0].id not in {item.id for item in more.experiences}
 
 
-def test_a_budget_spent_in_the_middle_loses_nothing_that_was_paid_for(
-    extraction: Extraction, toy_episodes: list[Trajectory]
+def test_a_trajectory_without_a_verdict_is_left_for_a_later_extraction(
+    toy_episodes: list[Trajectory], verdicts: dict[str, Verdict], llm: LLM
 ) -> None:
-    verdicts = {item.trajectory: item for item in extraction.verdicts}
+    first = toy_episodes[0].id
+    known = {key: verdict for key, verdict in verdicts.items() if key != first}
+    found = extract(toy_episodes, known, distiller_llm=llm, per_family=8)
+    assert (found.funnel["not judged"], found.left) == (1, (first,))
+    assert not any(source.trajectory == first for item in found.experiences for source in item.sources)
+
+
+def test_designed_tasks_that_there_was_no_room_for_are_all_distilled_in_the_end(
+    toy_episodes: list[Trajectory], verdicts: dict[str, Verdict], llm: LLM
+) -> None:
+    """Each is a task of its own; of a family that is drawn, those that were chosen stand for the others."""
+
+    def designed(item: Trajectory) -> Trajectory:
+        return item.model_copy(update={"task": item.task.model_copy(update={"family": DESIGNED})})
+
+    assert extract(toy_episodes, verdicts, distiller_llm=llm, per_family=2).left == ()
+    waiting, sizes = [designed(item) for item in toy_episodes], []
+    while waiting:
+        found = extract(waiting, verdicts, distiller_llm=llm, per_family=10)
+        sizes.append(found.funnel["distilled"])
+        assert found.funnel["left for a later extraction"] == len(found.left) == len(waiting) - sizes[-1]
+        waiting = [item for item in waiting if item.id in found.left]
+    assert sizes[0] == 20
+    assert sum(sizes) == len(toy_episodes)
+
+
+def test_a_budget_spent_in_the_middle_loses_nothing_that_was_paid_for(
+    extraction: Extraction, toy_episodes: list[Trajectory], verdicts: dict[str, Verdict]
+) -> None:
     made: dict[str, Distilled] = {}
     calls, stops = 0, 0
     while True:
@@ -124,9 +153,8 @@ def test_a_budget_spent_in_the_middle_loses_nothing_that_was_paid_for(
         try:
             found = extract(
                 toy_episodes,
-                judge_llm=poor,
+                verdicts,
                 distiller_llm=poor,
-                verdicts=verdicts,
                 distilled=made,
                 on_distilled=lambda item: made.update({item.trajectory: item}),
                 per_family=8,
@@ -145,7 +173,7 @@ def test_a_budget_spent_in_the_middle_loses_nothing_that_was_paid_for(
 def test_only_the_train_split_is_distilled(toy_episodes: list[Trajectory], llm: LLM) -> None:
     task = toy_episodes[0].task.model_copy(update={"split": Split.TEST})
     held_out = toy_episodes[0].model_copy(update={"task": task})
-    assert extract([held_out], judge_llm=llm, distiller_llm=llm).funnel["usable"] == 0
+    assert extract([held_out], {}, distiller_llm=llm).funnel["usable"] == 0
 
 
 @pytest.mark.parametrize(
@@ -185,9 +213,11 @@ def test_a_guardrail_must_stop_the_cited_mistake(
     assert reason in rejection.reason
 
 
-def test_a_guardrail_that_would_stop_a_right_step_is_refused(toy_episodes: list[Trajectory], llm: LLM) -> None:
+def test_a_guardrail_that_would_stop_a_right_step_is_refused(
+    toy_episodes: list[Trajectory], verdicts: dict[str, Verdict]
+) -> None:
     broad = Says(guardrails=[rule('*button "submit"*', forbidden='click(button "submit")')])
-    result = extract(toy_episodes, judge_llm=llm, distiller_llm=broad)
+    result = extract(toy_episodes, verdicts, distiller_llm=broad)
     assert not result.experiences
     assert result.funnel["rejected: a guardrail that would stop a right step"] > 0
 
@@ -289,12 +319,11 @@ def stored(press: tuple[Trajectory, Verdict], **reply: object) -> list[Experienc
 
 @pytest.mark.parametrize(("kind", "number"), [("stickers", 1), ("skills", 2)])
 def test_a_draft_may_name_the_existing_experience_that_says_it(
-    press: tuple[Trajectory, Verdict], llm: LLM, kind: str, number: int
+    press: tuple[Trajectory, Verdict], kind: str, number: int
 ) -> None:
     old = stored(press, stickers=[STICKER], skills=[PRESS])
     says = Says(**{kind: [{"same_as": number}]})
-    verdicts = {press[0].id: press[1]}
-    found = extract([press[0]], judge_llm=llm, distiller_llm=says, verdicts=verdicts, existing=old)
+    found = extract([press[0]], {press[0].id: press[1]}, distiller_llm=says, existing=old)
     (new,) = found.experiences
     assert f"\n{number}: {old[number - 1].content.model_dump_json()}\n" in says.heard[0]
     assert (new.id, new.version, new.content) == (old[number - 1].id, 2, old[number - 1].content)

@@ -9,6 +9,7 @@ import pytest
 
 from tutelage.agents.distiller import Distilled, distil_many
 from tutelage.agents.extraction import extract
+from tutelage.agents.judge import judge_many
 from tutelage.agents.sticker_rules import holds, modify
 from tutelage.agents.stickers import (
     DOES_NOT_FOLLOW,
@@ -63,8 +64,9 @@ def tried(episode: Trajectory, llm: LLM, *, rounds: int, sticker: Sticker = STIC
 
 def test_from_every_scripted_sticker_the_first_action_follows(toy_episodes: list[Trajectory]) -> None:
     llm = LLM("expert/toy", role="distiller")
+    verdicts = {item.trajectory: item for item in judge_many(toy_episodes, llm) if isinstance(item, Verdict)}
     plain, checked = (
-        extract(toy_episodes, judge_llm=llm, distiller_llm=llm, per_family=8, rounds=rounds) for rounds in (0, 2)
+        extract(toy_episodes, verdicts, distiller_llm=llm, per_family=8, rounds=rounds) for rounds in (0, 2)
     )
     assert [item.content for item in checked.experiences] == [item.content for item in plain.experiences]
     assert checked.funnel["stickers verified"] == checked.funnel["sticker candidates"] > 0

@@ -12,7 +12,7 @@ from tutelage.agents.distiller import distil
 from tutelage.agents.experts.page import Advice, View
 from tutelage.agents.extraction import extract
 from tutelage.agents.graph import run_episodes
-from tutelage.agents.judge import judge
+from tutelage.agents.judge import judge, judge_many
 from tutelage.agents.llm_policy import LLMPolicy
 from tutelage.agents.mistakes import Mistaken
 from tutelage.agents.tool_rules import general
@@ -34,6 +34,7 @@ from tutelage.types import (
     Task,
     Tool,
     Trajectory,
+    Verdict,
 )
 
 GOAL = 'Sell "lamp" for 12 to Ana Lima.'
@@ -248,7 +249,8 @@ def test_the_whole_chain_on_files(full_counts: bool) -> None:
         return run_episodes(tasks, policy, lambda _: Files(), act=act, memory=memory)
 
     episodes = run(teacher, 0, 2) + run(Mistaken(teacher, rate=0.5, seed=1), 100, 4)
-    found = extract(episodes, judge_llm=llm, distiller_llm=llm)
+    verdicts = {item.trajectory: item for item in judge_many(episodes, llm) if isinstance(item, Verdict)}
+    found = extract(episodes, verdicts, distiller_llm=llm)
     assert found.funnel["judge agrees"] == found.funnel["judged"] == len(episodes)
     assert all(item.status is Status.ACTIVE for item in found.experiences)
     for kind in ("sticker", "skill"):

@@ -20,16 +20,18 @@ from tutelage.agents.designer import propose_many
 from tutelage.agents.explorer import exploration_goal
 from tutelage.agents.extraction import BROKEN, judge_missing
 from tutelage.agents.graph import run_episodes
+from tutelage.agents.judge import judge_label
 from tutelage.agents.personas import invent
 from tutelage.agents.seeds import stable_seed
 from tutelage.agents.views import PersonaView, designer_view
 from tutelage.config import ActConfig
-from tutelage.curriculum import choose
+from tutelage.curriculum import drawn_tasks
 from tutelage.design_store import DesignStore, hint_of
-from tutelage.designs import DESIGNED, EXPLORED, Design, Persona
+from tutelage.designs import CUTS, DESIGNED, EXPLORED, Design, Persona
 from tutelage.environments.base import Environment
-from tutelage.environments.suite import Part, Suite
-from tutelage.errors import BudgetSpent, TutelageError
+from tutelage.environments.suite import Part
+from tutelage.errors import BudgetSpent, ConfigError, JudgeUnfit, TutelageError
+from tutelage.forecast import price
 from tutelage.funnel import Funnel, funnel
 from tutelage.judging import calibrate_judge
 from tutelage.progress import Reporter
@@ -40,10 +42,13 @@ EXPLORATION = "exploration"
 """Arm of explorations; they feed nothing."""
 ROUNDS = 3
 """How often further explorations make up for refused designs."""
-CUTS = 3
-"""Places in one exploration at which the designer is asked; the first step is none, as in A3."""
 FIRST_BASE = 500_000
 """Place of the first start state among a family's train tasks, far from those that cycles use."""
+DEPENDS_ON: dict[str, set[str]] = {
+    "teacher": {"model", "designer", "temperature", "max_tokens", "tools", "first_thought"},
+    "annotate": {"personas", "explore_steps", "per_exploration"},
+}
+"""Settings that a run depends on; it does not go on under others."""
 SOMEBODY = Persona(name="Somebody", description="A person who uses what is here every day.")
 """Stands in where the model thinks of no persona."""
 
@@ -61,8 +66,11 @@ def annotate(workspace: Workspace, run: str, count: int, report: Reporter, *, cy
 
     Raises:
         BudgetSpent: a limit was reached; everything so far is in the record.
+        ConfigError: the run was begun with other settings.
+        JudgeUnfit: a judge that costs money may not filter what a model designs.
     """
     annotation = Annotation(workspace, run, count, report, cycle)
+    annotation.begin()
     # A fresh context: within another graph's node the run would inherit that graph's checkpointer.
     Context().run(_graph(annotation).invoke, State(round=0))
     return annotation.filter()
@@ -73,7 +81,7 @@ class Annotation:
 
     def __init__(self, workspace: Workspace, run: str, count: int, report: Reporter, cycle: int) -> None:
         self.workspace, self.record = workspace, workspace.record
-        self.run, self.report, self.cycle = run, report, cycle
+        self.run, self.count, self.report, self.cycle = run, count, report, cycle
         self.config = workspace.config.annotate
         self.store = DesignStore(self.record, run)
         names = workspace.taught.names
@@ -83,12 +91,42 @@ class Annotation:
         """Environments whose tasks can be designed freely."""
         self.drawn = [part for part in parts if part.name not in self.free]
 
+    def begin(self) -> None:
+        """Keep what the run depends on, or see that it is still the same. The judge may be another one: what was
+        done is then judged again.
+        """
+        config = self.workspace.config
+        settings = {
+            "tasks": self.count,
+            "environments": [item.model_dump(mode="json") for item in config.environments],
+            "teacher": config.teacher.model_dump(mode="json", include=DEPENDS_ON["teacher"]),
+            "annotate": config.annotate.model_dump(mode="json", include=DEPENDS_ON["annotate"]),
+            "act": config.act.model_dump(mode="json"),
+        }
+        before = self.record.get("annotation-run", self.run)
+        changed = [name for name in settings if before is not None and before[name] != settings[name]]
+        if changed:
+            raise ConfigError(
+                f"the annotation {self.run!r} was begun with other settings in: {', '.join(changed)}; "
+                "finish it with those, or give this one another name (--name)"
+            )
+        self.record.put("annotation-run", self.run, settings)
+
     # -- nodes ----------------------------------------------------------------------------------
 
     def calibrate(self) -> None:
-        """Measure the judge before anything is spent on tasks that it may not filter."""
-        if self.free and not self.workspace.llm("designer").embedded:
-            _ = self.fit
+        """Measure the judge before anything is spent on tasks that it may not filter.
+
+        Where that would cost money the run ends here; with a model that has no price only time is lost.
+        """
+        if not self.free or self.workspace.llm("designer").embedded or self.fit:
+            return
+        roles = ("teacher", "designer", "judge")
+        if any(price(self.workspace.config.teacher.model_for(role), 1000, 1000) for role in roles):
+            raise JudgeUnfit(
+                "nothing was spent on tasks, for the judge may not filter them (why is said above); name another "
+                "(--judge), or let it filter all the same (--trust-judge)"
+            )
 
     def personas(self) -> None:
         """Think of people who would use each environment."""
@@ -153,7 +191,7 @@ class Annotation:
     def judge(self) -> None:
         """Verdicts, with the designers' hints."""
         usable = [item for item in self._episodes() if item.ending not in BROKEN]
-        known = {item.trajectory: item for item in self.record.verdicts()}
+        known = self._verdicts()
         hints = {item.id: hint for item in usable if (hint := hint_of(self.record, item.task)) is not None}
         done = sum(item.id in known for item in usable)
 
@@ -182,7 +220,7 @@ class Annotation:
             drawn=len(self._drawn()),
             lost=[reason for body in bodies if body for reason, _ in body["lost"]],
             episodes=self._episodes(),
-            verdicts={item.trajectory: item for item in self.record.verdicts()},
+            verdicts=self._verdicts(),
             fit=all(design.by_rule for design in designs) or self.fit,
             cycle=self.cycle,
         )
@@ -204,6 +242,11 @@ class Annotation:
         )
         return False
 
+    def _verdicts(self) -> dict[str, Verdict]:
+        """This judge's, by trajectory; another one's word is not what was measured."""
+        label = judge_label(self.workspace.llm("judge"), self.workspace.config.teacher.votes)
+        return {item.trajectory: item for item in self.record.verdicts() if item.judge == label}
+
     # -- tasks ----------------------------------------------------------------------------------
 
     def _unanswered(self) -> list[Design]:
@@ -220,20 +263,8 @@ class Annotation:
 
     def _drawn(self) -> list[Task]:
         """The tasks that are drawn, where goals cannot be designed."""
-        if not self.drawn:
-            return []
-        body = self.record.get("drawn", self.run)
-        if body is None:
-            episodes = self.record.trajectories()
-            used = {item.task.id for item in episodes}
-            by_student = [item for item in episodes if item.policy.startswith("student@")]
-            tasks: list[Task] = []
-            for part in self.drawn:
-                seed = stable_seed(self.workspace.config.seed, self.run, part.name)
-                tasks += choose(Suite([part]), self.share[part.name], by_student, lambda t: t.id in used, seed)
-            body = {"tasks": [task.model_dump(mode="json") for task in tasks]}
-            self.record.put("drawn", self.run, body)
-        return [Task.model_validate(task) for task in body["tasks"]]
+        seed = stable_seed(self.workspace.config.seed, self.run)
+        return drawn_tasks(self.record, self.run, self.drawn, self.share, seed) if self.drawn else []
 
     # -- episodes -------------------------------------------------------------------------------
 

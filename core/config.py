@@ -53,6 +53,11 @@ class TeacherConfig(Section):
     prompt_cache: bool = True
     """Whether to ask providers that cache prompts only on request to do so."""
 
+    def model_for(self, role: str) -> str:
+        """The model string that plays a role."""
+        own = {"judge": self.judge, "distiller": self.distiller, "designer": self.designer, "persona": self.designer}
+        return own.get(role) or self.model
+
 
 class CassetteConfig(Section):
     """Recording of every LLM exchange in a file, and replay from it."""

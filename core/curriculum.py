@@ -1,10 +1,11 @@
 """Which drawn tasks to take next: families at the frontier of what the student can do, seeds not used yet."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 
-from tutelage.environments.suite import Suite
+from tutelage.environments.suite import Part, Suite
+from tutelage.record import Record
 from tutelage.types import Split, Task, Trajectory
 
 
@@ -57,3 +58,24 @@ def choose(
         else:
             chosen.append(task)
     return chosen
+
+
+def drawn_tasks(record: Record, run: str, parts: Sequence[Part], share: Mapping[str, int], seed: int) -> list[Task]:
+    """The tasks of a run, chosen once and then kept; `share` says how many of each environment.
+
+    What the student did counts on train tasks alone, with memory off: held-out results choose nothing.
+    """
+    body = record.get("drawn", run)
+    if body is None:
+        others = [task for old in record.items("drawn").values() for task in old["tasks"]]
+        episodes = record.trajectories(split=Split.TRAIN)
+        used = {item.task.id for item in episodes} | {Task.model_validate(task).id for task in others}
+        by_student = [item for item in episodes if item.policy.startswith("student@") and not item.memory]
+        tasks = [
+            task
+            for part in parts
+            for task in choose(Suite([part]), share[part.name], by_student, lambda task: task.id in used, seed)
+        ]
+        body = {"tasks": [task.model_dump(mode="json") for task in tasks]}
+        record.put("drawn", run, body)
+    return [Task.model_validate(task) for task in body["tasks"]]

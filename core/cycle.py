@@ -108,19 +108,19 @@ def collect(workspace: Workspace, cycle: int, report: Reporter) -> None:
 
         annotate(workspace, f"cycle {cycle}", plan.designed, report, cycle=cycle)
     if plan.corrected:
-        correct(workspace, cycle, report)
+        correct(workspace, cycle, report, arm=EXPLORED)
 
 
 def experience_trajectories(workspace: Workspace) -> list[Trajectory]:
     """All trajectories that may feed memory and weights: train split, by the arms that gather experience.
 
-    Of designed tasks the solved ones are among them only if they were accepted, the others as failures.
+    Of designed tasks only those are among them that their filter accepted, or took for failures.
     """
     record = workspace.record
-    accepted = {item for body in record.items("annotation").values() for item in body["accepted"]}
+    filtered = {item for body in record.items("annotation").values() for item in body["accepted"] + body["failed"]}
     by_arm = (record.trajectories(arm=arm, split=Split.TRAIN) for arm in EXPERIENCE_ARMS)
     every = chain.from_iterable(by_arm)
-    return [item for item in every if item.task.family != DESIGNED or not item.success or item.id in accepted]
+    return [item for item in every if item.task.family != DESIGNED or item.id in filtered]
 
 
 def accepted_trajectories(workspace: Workspace) -> list[Trajectory]:

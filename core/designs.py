@@ -8,6 +8,8 @@ from tutelage.types import Frozen, Task
 
 DESIGNED: Final = "designed"
 """Family of the tasks that were designed freely."""
+CUTS: Final = 3
+"""Places in one exploration at which the designer is asked; the first step is none, as in A3."""
 EXPLORED: Final = "explored"
 """Family of the episodes in which an explorer looks around; nothing solves them."""
 

@@ -47,5 +47,9 @@ class MemoryBusy(TutelageError):
     """Another process holds the memory index; the message names it."""
 
 
+class JudgeUnfit(TutelageError):
+    """A judge's measured precision is too low for it to filter, and going on would cost money."""
+
+
 class DesignRefused(TutelageError):
     """A designed task that cannot be played or checked; the message is for its designer."""

@@ -10,12 +10,15 @@ from collections.abc import Iterable
 from math import ceil
 from typing import Literal
 
-from tutelage.annotation import CUTS
+from tutelage.agents.judge import judge_label
+from tutelage.agents.personas import BATCH
 from tutelage.completion import is_embedded, litellm
 from tutelage.config import RolloutStageConfig
 from tutelage.cycle import DEMONSTRATIONS, EXPERIENCE_ARMS, EXPLORED, MISTAKEN, ORACLE
-from tutelage.designs import DESIGNED
+from tutelage.designs import CUTS, DESIGNED
 from tutelage.distilling import BROKEN
+from tutelage.judging import CALIBRATION
+from tutelage.llm import LLM
 from tutelage.record import Record
 from tutelage.types import Frozen, Trajectory
 from tutelage.usage import BY_CYCLE, TOTAL, Usage
@@ -79,42 +82,29 @@ class Forecast(Frozen):
         )
 
 
-def forecast(workspace: Workspace, work: Work, tasks: int = 0) -> Forecast:
-    """What one cycle of a kind, or an annotation of so many `tasks`, will need; of a cycle that was begun, the rest."""
-    plan = _Plan(workspace)
-    if work == "annotate":
-        plan.annotate(tasks or workspace.config.annotate.tasks)
-    else:
-        if work == "run":
-            plan.collect()
-        if work != "train":
-            plan.learn()
-        if work in ("run", "distill", "train"):
-            plan.train()
+def forecast(workspace: Workspace, work: Work, tasks: int = 0, *, cycles: int = 1) -> Forecast:
+    """What `cycles` of a kind, or an annotation of so many `tasks`, will need. Of a cycle that was begun only the rest
+    counts; those after the first one find nothing left to distil and the judge measured."""
+    plan = _planned(_Plan(workspace), work, tasks)
     done = Counter[str]() if work == "annotate" else _done(workspace.record)
     calls = {role: max(0, ceil(count) - done[role]) for role, count in plan.calls.items()}
+    if cycles > 1:
+        for role, count in _planned(_Plan(workspace, later=True), work, tasks).calls.items():
+            calls[role] = calls.get(role, 0) + (cycles - 1) * ceil(count)
     lines = tuple(_line(workspace, role, count) for role, count in calls.items() if count)
     asked = [line.role for line in lines if not line.scripted]
     return Forecast(work=work, lines=lines, assumptions=(*plan.assumptions(), *_of_tokens(workspace, asked)))
 
 
-def model_of(workspace: Workspace, role: str) -> str:
-    """The model string that plays a role."""
-    teacher = workspace.config.teacher
-    chosen = {
-        "judge": teacher.judge,
-        "distiller": teacher.distiller,
-        "designer": teacher.designer,
-        "persona": teacher.designer,
-    }
-    return chosen.get(role) or teacher.model
-
-
 class _Plan:
-    """Adds up calls by role, step by step of the work."""
+    """Adds up calls by role, step by step of the work.
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.config, self.record, self.workspace = workspace.config, workspace.record, workspace
+    Attributes:
+        later: whether another cycle comes before this one and leaves nothing of what the record holds now.
+    """
+
+    def __init__(self, workspace: Workspace, *, later: bool = False) -> None:
+        self.config, self.record, self.later = workspace.config, workspace.record, later
         self.suite, self.taught = workspace.suite, workspace.taught
         self.calls: dict[str, float] = defaultdict(float)
         self.unjudged = 0
@@ -150,7 +140,8 @@ class _Plan:
     def learn(self) -> None:
         known = {verdict.trajectory for verdict in self.record.verdicts()}
         seen = {item for body in self.record.items("extraction").values() for item in body["trajectories"]}
-        waiting = [item for arm in EXPERIENCE_ARMS for item in self.record.trajectories(arm=arm)]
+        arms = () if self.later else EXPERIENCE_ARMS
+        waiting = [item for arm in arms for item in self.record.trajectories(arm=arm)]
         planned = {item.id for cycle in unfinished(self.record) for item in self.record.trajectories(cycle=cycle)}
         for item in waiting:
             if item.ending not in BROKEN and item.id not in planned:
@@ -179,14 +170,14 @@ class _Plan:
         for part in free:
             share = tasks // len(names) + (names.index(part.name) < tasks % len(names))
             explorations = ceil(share / (CUTS * config.per_exploration))
-            self.calls["persona"] += bool(share)
+            self.calls["persona"] += ceil(config.personas / BATCH) if share else 0
             self.calls["teacher"] += explorations * config.explore_steps
             self.calls["designer"] += explorations * CUTS
         thought = teacher.first_thought and not is_embedded(teacher.model)
         self.calls["teacher"] += tasks * (self._steps() + thought)
-        judge, designer = (model_of(self.workspace, role) for role in ("judge", "designer"))
-        measured = any(key.startswith(judge) for key in self.record.items("calibration"))
-        needed = free and not (config.trust_judge or measured or is_embedded(designer))
+        label = judge_label(LLM(teacher.model_for("judge"), role="judge"), teacher.votes)
+        measured = self.later or self.record.get(CALIBRATION, label) is not None
+        needed = free and not (config.trust_judge or measured or is_embedded(teacher.model_for("designer")))
         self.calls["judge"] += (tasks + config.calibrate * bool(needed)) * teacher.votes
 
     def _correct(self, states: int) -> None:
@@ -228,6 +219,19 @@ class _Plan:
                 self.fresh[family, good] = self.fresh.get((family, good), 0) + count * share / len(families)
 
 
+def _planned(plan: _Plan, work: Work, tasks: int) -> _Plan:
+    if work == "annotate":
+        plan.annotate(tasks or plan.config.annotate.tasks)
+        return plan
+    if work == "run":
+        plan.collect()
+    if work != "train":
+        plan.learn()
+    if work != "extract":
+        plan.train()
+    return plan
+
+
 def unfinished(record: Record) -> list[int]:
     """The cycle that was begun and not finished, if there is one."""
     return [int(key) for key, body in record.items("loop").items() if body["status"] != "finished"]
@@ -244,7 +248,7 @@ def _done(record: Record) -> Counter[str]:
 
 
 def _line(workspace: Workspace, role: str, calls: int) -> Line:
-    model = model_of(workspace, role)
+    model = workspace.config.teacher.model_for(role)
     prompt, completion = (round(calls * tokens) for tokens in _tokens(workspace, role))
     scripted = is_embedded(model)
     return Line(
@@ -275,7 +279,7 @@ def _tokens(workspace: Workspace, role: str) -> tuple[float, float]:
     used = Usage.model_validate(body) if body else Usage()
     if not used.calls or not used.prompt_tokens:
         return assumed
-    by_model = used.dollars or used.unpriced or is_embedded(model_of(workspace, role))
+    by_model = used.dollars or used.unpriced or is_embedded(workspace.config.teacher.model_for(role))
     return used.prompt_tokens / used.calls, used.completion_tokens / used.calls if by_model else assumed[1]
 
 

@@ -23,6 +23,9 @@ class Funnel(Frozen):
     """(point, reason, how many)."""
     accepted: tuple[str, ...]
     """Ids of the accepted trajectories."""
+    failed: tuple[str, ...] = ()
+    """Ids of the trajectories that may be learned from as failures: their check was no model's, or a fit judge agrees
+    with it."""
     outcomes: dict[str, str] = {}
     """What became of each task that was played, by its id: ``accepted``, or why not."""
     cycle: int = 0
@@ -52,14 +55,18 @@ def funnel(
     made = Counter(design.task.environment for design in designs)
     spare = sum(max(0, count - asked[name]) for name, count in made.items())
     by_task = {design.task.id: design for design in designs}
-    accepted, outcomes = [], {}
+    accepted, failed, outcomes = [], [], {}
     for item in episodes:
-        reason = refusal(item, verdicts.get(item.id), by_task.get(item.task.id), fit=fit)
+        verdict, design = verdicts.get(item.id), by_task.get(item.task.id)
+        judged = verdict is not None and item.ending not in BROKEN
+        reason = refusal(item, verdict, design, fit=fit)
         outcomes[item.task.id] = reason or ACCEPTED
         if reason:
-            losses["annotated" if item.ending in BROKEN else "judged", reason] += 1
+            losses["judged" if judged else "annotated", reason] += 1
         else:
             accepted.append(item.id)
+        if judged and not item.success and (_by_rule(design) or (fit and verdict and not verdict.successful)):
+            failed.append(item.id)
     if spare:
         losses["valid", "more than asked for"] = spare
     valid = len(designs) + drawn
@@ -67,6 +74,7 @@ def funnel(
     if unplayed > 0:
         losses["valid", "not played yet"] = unplayed
     counts = {
+        "asked": sum(asked.values()),
         "designed": valid + len(lost),
         "valid": valid,
         "annotated": len(episodes),
@@ -77,6 +85,7 @@ def funnel(
         counts=tuple(counts.items()),
         losses=tuple((*key, count) for key, count in losses.most_common()),
         accepted=tuple(accepted),
+        failed=tuple(failed),
         outcomes=outcomes,
         cycle=cycle,
     )
@@ -85,19 +94,27 @@ def funnel(
 def refusal(item: Trajectory, verdict: Verdict | None, design: Design | None, *, fit: bool) -> str:
     """Why an episode is not accepted; empty if it is.
 
-    The environment's check must hold. Where a model wrote that check, the judge must agree with it.
+    The environment's check must hold, and there must be a verdict. Where a model wrote the check, a fit judge must
+    agree with it.
     """
+    if item.ending in BROKEN:
+        return item.ending.value.replace("_", " ")
+    if verdict is None:
+        return "not judged"
     if not item.success:
         return item.ending.value.replace("_", " ")
     if not any(step.diagnosis.fine for step in item.steps):
         return "no action that did anything"
-    if design is None or design.by_rule:
+    if _by_rule(design):
         return ""
     if not fit:
         return UNFIT
-    if verdict is None:
-        return "not judged"
     return "" if verdict.successful else "the judge is not convinced"
+
+
+def _by_rule(design: Design | None) -> bool:
+    """Whether no model had a hand in the check; a task that was drawn has no design."""
+    return design is None or design.by_rule
 
 
 def funnel_table(found: Funnel) -> "Table":

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutelage.config import Config, EnvironmentConfig, load_config
+from tutelage.config import CassetteConfig, Config, EnvironmentConfig, load_config
 from tutelage.environments.suite import Suite
 from tutelage.errors import ConfigError
 from tutelage.measures import Student
@@ -67,7 +67,7 @@ class Workspace:
         self.suite = Suite.open([(item.name, item.families, item.settings) for item in config.environments])
         self.folder.mkdir(parents=True, exist_ok=True)
         if remember or not (self.folder / CONFIG_FILE).exists():
-            (self.folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2))
+            (self.folder / CONFIG_FILE).write_text(_lasting(config).model_dump_json(indent=2))
         self.record = Record.open(self.folder)
 
     @cached_property
@@ -95,11 +95,9 @@ class Workspace:
         from tutelage.llm import LLM
 
         teacher = self.config.teacher
-        special = {"persona": teacher.designer, "designer": teacher.designer}
-        special |= {"judge": teacher.judge, "distiller": teacher.distiller}
         varied = role in CREATIVE or (role == "judge" and teacher.votes > 1)  # a vote repeated is no second vote
         return LLM(
-            model or special.get(role) or teacher.model,
+            model or teacher.model_for(role),
             role=role,
             usage=self.usage,
             budget=self.config.budget,
@@ -195,3 +193,9 @@ class Workspace:
         if self.__dict__.get("cassette") is not None:
             self.__dict__["cassette"].close()
         self.record.close()
+
+
+def _lasting(config: Config) -> Config:
+    """What later commands go on with: a cassette, and trust in an unmeasured judge, are for one command."""
+    annotate = config.annotate.model_copy(update={"trust_judge": False})
+    return config.model_copy(update={"cassette": CassetteConfig(), "annotate": annotate})

@@ -1,5 +1,6 @@
 """The command that designs tasks and has them done, judged and filtered."""
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,11 +60,14 @@ def annotate(
     }
     if record and replay:
         raise typer.BadParameter("give either --record or --replay")
+    if name.startswith("cycle "):
+        raise typer.BadParameter("names that start with 'cycle ' are those of cycles")
     wanted = [*(overrides or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
-    with opened(config, wanted, existing=False, environments=environment) as workspace, reporting() as report:
-        run, count = name or _next_run(workspace), workspace.config.annotate.tasks
-        with accounted(workspace, report, "annotate", count):
-            found = work(workspace, run, count, report)
+    once = opened(config, wanted, existing=False, environments=environment, remember=False)
+    with once as workspace, reporting() as report:
+        run, asked = name or _next_run(workspace), workspace.config.annotate.tasks
+        with accounted(workspace, report, "annotate", asked):
+            found = work(workspace, run, asked, report)
     if as_json:
         emit_json({"run": run, **found.model_dump(mode="json")})
     else:
@@ -97,5 +101,5 @@ def designs(config: ConfigOption = None, overrides: SetOption = None, as_json: J
 
 def _next_run(workspace: "Workspace") -> str:
     """The name of the next run by hand over these environments; of an unfinished one, if there is."""
-    start = " + ".join(workspace.suite.names)
-    return f"{start} {1 + sum(key.startswith(f'{start} ') for key in workspace.record.items('annotation'))}"
+    start, finished = " + ".join(workspace.suite.names), workspace.record.items("annotation")
+    return next(name for number in count(1) if (name := f"{start} {number}") not in finished)

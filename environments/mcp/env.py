@@ -175,8 +175,11 @@ class Mcp(ToolEnvironment):
     def _end(self, answer: str) -> Outcome:
         def result(call: ToolCall) -> str | None:
             assert self._connection is not None
+            # A task file says the server's own names, a designer those that it was shown.
+            own = call.tool in self._served.values()
+            tool = call.tool if own else self._served.get(call.tool, call.tool)
             try:
-                return self._connection.call(call.tool, call.arguments)
+                return self._connection.call(tool, call.arguments)
             except ActionRefused:
                 return None
 

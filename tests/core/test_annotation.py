@@ -14,7 +14,7 @@ from tutelage.config import load_config
 from tutelage.cycle import accepted_trajectories, experience_trajectories
 from tutelage.design_store import DesignStore
 from tutelage.designs import DESIGNED
-from tutelage.errors import BudgetSpent
+from tutelage.errors import BudgetSpent, ConfigError, JudgeUnfit
 from tutelage.funnel import UNFIT
 from tutelage.progress import Reporter
 from tutelage.workspace import Workspace
@@ -66,6 +66,27 @@ def test_a_judge_that_says_yes_to_everything_may_not_filter(expert_server: Any, 
     assert found.accepted == ()
     assert losses(found)[UNFIT] == 4
     assert experience_trajectories(workspace) == [], "neither a success nor a failure"
+    # Another judge judges again, and its word alone counts.
+    with closing(opened(workspace.folder, "teacher.judge=openai/files-expert-2")) as other:
+        expert_server.reply = lambda request: provider.reply("files", request["messages"])
+        assert len(annotate(other, "one", 4, Reporter(None)).accepted) == 4
+
+
+def test_a_judge_that_costs_money_and_may_not_filter_ends_the_run(expert_server: Any, tmp_path: Path) -> None:
+    expert_server.reply = lambda request: json.dumps({"successful": True, "reason": "Looks good."})
+    with closing(opened(tmp_path / "w", "teacher.model=openai/gpt-4o-mini")) as workspace:
+        with pytest.raises(JudgeUnfit, match="--trust-judge"):
+            annotate(workspace, "one", 4, Reporter(None))
+        assert set(workspace.usage.roles()) == {"judge"}
+
+
+def test_a_run_goes_on_under_its_own_settings_only(expert_server: Any, workspace: Workspace) -> None:
+    annotate(workspace, "one", 2, Reporter(None))
+    with pytest.raises(ConfigError, match=r"'one' was begun with other settings in: tasks; .*--name"):
+        annotate(workspace, "one", 3, Reporter(None))
+    other = opened(workspace.folder, "environments.0.name=toy")
+    with closing(other), pytest.raises(ConfigError, match="environments"):
+        annotate(other, "one", 2, Reporter(None))
 
 
 def test_it_may_if_it_is_trusted_all_the_same(expert_server: Any, tmp_path: Path) -> None:

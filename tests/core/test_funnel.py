@@ -28,7 +28,9 @@ def test_a_check_by_rule_decides_alone() -> None:
     solved = episode(1, Ending.SOLVED)
     rule = design(1, by_rule=True)
     assert refusal(solved, verdict(solved, successful=False), rule, fit=False) == ""
-    assert refusal(episode(1, Ending.STEP_LIMIT), None, rule, fit=True) == "step limit"
+    assert refusal(solved, None, rule, fit=True) == "not judged"
+    late = episode(1, Ending.STEP_LIMIT)
+    assert refusal(late, verdict(late, successful=True), rule, fit=True) == "step limit"
 
 
 def test_a_check_by_a_model_needs_a_fit_judge_that_agrees() -> None:
@@ -52,7 +54,8 @@ def test_every_loss_is_counted_once() -> None:
         episode(3, Ending.SOLVED),
         episode(4, Ending.SOLVED),
     ]
-    verdicts = {item.id: verdict(item, successful=item.task.seed != 4) for item in episodes if item.task.seed != 2}
+    # The judge had no answer for the first one; the third broke.
+    verdicts = {item.id: verdict(item, successful=item.task.seed != 4) for item in episodes[1:] if item.task.seed != 2}
     found = funnel(
         asked={"files": 5},
         designs=designs,
@@ -64,9 +67,33 @@ def test_every_loss_is_counted_once() -> None:
         cycle=0,
     )
     counts = dict(found.counts)
-    assert counts == {"designed": 9, "valid": 6, "annotated": 5, "judged": 4, "accepted": 2}
+    assert counts == {"asked": 5, "designed": 9, "valid": 6, "annotated": 5, "judged": 3, "accepted": 1}
+    assert found.outcomes[episodes[0].task.id] == "not judged"
     lost = {point: sum(number for at, _, number in found.losses if at == point) for point in counts}
     assert counts["designed"] - lost["designed"] == counts["valid"]
     assert counts["valid"] - lost["valid"] == counts["annotated"]
     assert counts["annotated"] - lost["annotated"] == counts["judged"]
     assert counts["judged"] - lost["judged"] == counts["accepted"]
+
+
+def test_a_failure_counts_as_one_only_if_its_check_can_be_believed() -> None:
+    def failures(*, by_rule: bool, fit: bool, judge_says: bool | None) -> int:
+        item = episode(1, Ending.FAILED)
+        verdicts = {} if judge_says is None else {item.id: verdict(item, successful=judge_says)}
+        found = funnel(
+            asked={"files": 1},
+            designs=[design(1, by_rule=by_rule)],
+            drawn=0,
+            lost=[],
+            episodes=[item],
+            verdicts=verdicts,
+            fit=fit,
+            cycle=0,
+        )
+        return len(found.failed)
+
+    assert failures(by_rule=True, fit=False, judge_says=True) == 1
+    assert failures(by_rule=False, fit=True, judge_says=False) == 1
+    assert failures(by_rule=False, fit=True, judge_says=True) == 0, "the check may be wrong"
+    assert failures(by_rule=False, fit=False, judge_says=False) == 0
+    assert failures(by_rule=True, fit=True, judge_says=None) == 0

@@ -21,7 +21,7 @@ def _load(file: Path) -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # of one module, so that others find no child process of these tests
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """SmolLM2-135M-Instruct behind `transformers serve`: `.teacher`, `.url`, `.name`, `.environ`."""
     serving = _load(Path(__file__).parents[1] / "serving.py").serving

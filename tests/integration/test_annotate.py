@@ -2,14 +2,19 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from tutelage.record import Record
 
+KILLS = (3, 12, 30)
+"""How many rows of the record there are when a run is killed."""
 FLOW = ("designed", "valid", "annotated", "judged", "accepted")
 
 
@@ -42,6 +47,44 @@ def test_by_the_scripted_expert(tmp_path: Path) -> None:
     assert again == found, "a finished run has nothing left to do"
     fresh = run(tmp_path, "annotate", "--env", "files", "--env", "toy", "--tasks", "5")
     assert not set(fresh["outcomes"]) & set(found["outcomes"])
+
+
+def test_killed_again_and_again_it_ends_like_an_undisturbed_run(tmp_path: Path) -> None:
+    command = ("annotate", "--env", "files", "--tasks", "8", "--name", "one")
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = run(tmp_path / "whole", *command)
+    for rows in KILLS:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tutelage.cli", *command],
+            cwd=tmp_path / "killed",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and written(tmp_path / "killed" / "workspace") < rows:
+            time.sleep(0.01)
+        assert process.poll() is None, "it was killed before it was done"
+        process.kill()
+        process.wait()
+    killed = run(tmp_path / "killed", *command)
+    assert {**killed, "accepted": []} == {**whole, "accepted": []}
+    fingerprints = []
+    for name in ("whole", "killed"):
+        with closing(Record.open(tmp_path / name / "workspace")) as record:
+            fingerprints.append(record.fingerprint(without=("usage", "usage-cycle")))
+    assert fingerprints[0] == fingerprints[1]
+
+
+def written(workspace: Path) -> int:
+    """Documents and trajectories in a record that another process writes."""
+    if not (workspace / "record.db").exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{workspace / 'record.db'}?mode=ro", uri=True)) as connection:
+        try:
+            counts = [connection.execute(f"SELECT count(*) FROM {name}") for name in ("documents", "trajectories")]
+            return sum(int(rows.fetchone()[0]) for rows in counts)
+        except sqlite3.OperationalError:  # no tables yet
+            return 0
 
 
 def test_by_a_real_model_that_can_hardly_do_it(tmp_path: Path, served: Any) -> None:

@@ -135,6 +135,16 @@ def test_episodes_at_once_keep_apart_and_leave_nothing_open() -> None:
 # -- faults -------------------------------------------------------------------------------------
 
 
+def test_a_designer_may_name_a_tool_as_it_was_shown(tmp_path: Path) -> None:
+    """The server calls it ``end-it``, which is no word; agents, and so designers, see ``end_it``."""
+    checks = [{"kind": "result", "tool": "end_it", "equals": "not yet"}]
+    environment = _file(tmp_path, STDIO, checks=checks)(timeout=60)
+    environment.reset()
+    _, reward, terminated, *_ = environment.step("finish()")
+    environment.close()
+    assert (reward, terminated) == (1.0, True)
+
+
 @pytest.mark.parametrize(
     ("action", "says", "timeout"),
     [

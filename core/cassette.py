@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any, Literal
@@ -31,10 +31,10 @@ NO_MATTER = (
     "base_url",
     "cache_control_injection_points",
     "extra_headers",
-    "response_format",  # the schema stands in the prompt as well
     "timeout",
 )
 """Options that change how a request is sent, not what is asked."""
+SCHEMA = "response_format"
 
 
 class NotRecorded(BudgetSpent):
@@ -48,7 +48,8 @@ class Entry(Frozen):
     hash: str
     """Of the request, see `hash_of`."""
     n: int
-    """How many attempts at the very same request came before it."""
+    """How many attempts at the very same request came before it. Of several entries with one hash and n, the last
+    one in the file counts."""
     request: dict[str, Any]
     response: Response | None = None
     error: Failure | None = None
@@ -69,6 +70,8 @@ class Cassette:
     """Stands between the caller of a model and the attempt at the call; safe to use from many threads.
 
     In mode ``record`` it takes what is there and appends what is missing, so that an interrupted run goes on for free.
+    What failed for good in an earlier process, say for want of a key, is missing too; a failure after which the same
+    request was tried again and answered is not.
     In mode ``replay`` nobody is called; a request that came more often than it was recorded gets its last outcome.
     """
 
@@ -111,7 +114,7 @@ class Cassette:
         return response
 
     def __len__(self) -> int:
-        """Attempts in the file."""
+        """Attempts that it holds."""
         return sum(map(len, self._entries.values()))
 
     def close(self) -> None:
@@ -120,7 +123,10 @@ class Cassette:
 
     def _find(self, key: str, n: int) -> Entry | None:
         mine = self._entries.get(key, {})
-        if n in mine or self.mode == "record" or not mine:
+        if self.mode == "record":
+            found = mine.get(n)
+            return None if found is None or _for_good(found, mine.values()) else found
+        if n in mine or not mine:
             return mine.get(n)
         return mine[max((k for k in mine if k < n), default=min(mine))]
 
@@ -204,15 +210,28 @@ class Cassette:
 
 
 def request_of(call: Call) -> dict[str, Any]:
-    """What is asked, without secrets and without what does not matter for the answer."""
+    """What is asked, without secrets and without what does not matter for the answer.
+
+    Of a schema for the answer only stays that there is one, for it is in the prompt as well: a provider may refuse the
+    one request and answer the other, and many threads ask them in no certain order.
+    """
     options = {name: value for name, value in call.options.items() if name not in NO_MATTER}
-    body: dict[str, Any] = cleaned({**call.model_dump(mode="json"), "options": options})
-    return body
+    if SCHEMA in options:
+        options[SCHEMA] = options[SCHEMA] is not None
+    body = cleaned({**call.model_dump(mode="json", exclude={"model"}), "options": options})
+    return {"model": call.model, **body}
 
 
 def hash_of(request: dict[str, Any]) -> str:
     """SHA-256 of the request as JSON with sorted keys, no spaces and ASCII only."""
     return hashlib.sha256(json.dumps(request, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _for_good(entry: Entry, others: Iterable[Entry]) -> bool:
+    """Whether the attempt failed and no later one at the same request made up for it."""
+    if entry.error is None:
+        return False
+    return not (entry.error.transient and any(other.response for other in others if other.n > entry.n))
 
 
 def _header() -> bytes:

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from tutelage import structured
+from tutelage.cassette import Cassette, NotRecorded
 from tutelage.completion import (
     PROVIDERS,
     AttemptFailed,
@@ -31,9 +32,6 @@ from tutelage.registry import resolve
 from tutelage.structured import Schema
 from tutelage.types import Message
 from tutelage.usage import Usage, UsageLog
-
-if TYPE_CHECKING:
-    from tutelage.cassette import Cassette
 
 T = TypeVar("T")
 Asked = TypeVar("Asked")
@@ -82,7 +80,7 @@ class LLM:
         backoff: float = 1.0,
         timeout: float = 120.0,
         prompt_cache: bool = False,
-        cassette: "Cassette | None" = None,
+        cassette: Cassette | None = None,
     ) -> None:
         """
         Args:
@@ -201,6 +199,8 @@ class LLM:
         except AttemptFailed as error:
             if error.failure.status not in (400, 422):
                 raise
+        except NotRecorded:  # when it was recorded, another thread had already been refused
+            return self._answer(messages)
         answer = self._answer(messages)  # if this fails too, the format was not what was refused
         refused.add(self.model)
         return answer

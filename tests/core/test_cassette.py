@@ -127,6 +127,67 @@ def test_an_interrupted_recording_goes_on_with_what_is_missing(path: Path, opene
     assert [replay.attempt(said("b"), never).text for _ in range(3)] == ["answer 2", "answer 4", "answer 4"]
 
 
+def test_what_failed_for_good_is_asked_again_by_the_next_recording(opened: Callable[[str], Cassette]) -> None:
+    def refuse(call: Call) -> Response:
+        raise AttemptFailed(Failure(line="no such key", status=401))
+
+    def busy(call: Call) -> Response:
+        raise AttemptFailed(Failure(line="busy", status=503, transient=True))
+
+    def failing(cassette: Cassette, text: str, make: Callable[[Call], Response]) -> None:
+        with pytest.raises(AttemptFailed):
+            cassette.attempt(said(text), make)
+
+    first, make = opened("record"), numbered()
+    failing(first, "wrong key", refuse)
+    failing(first, "wrong key", refuse)
+    failing(first, "outage", busy)
+    failing(first, "retried", busy)
+    assert first.attempt(said("retried"), make).text == "answer 1"
+    failing(opened("replay"), "wrong key", never)
+
+    again = opened("record")
+    failing(again, "retried", never)
+    assert again.attempt(said("retried"), never).text == "answer 1", "paid for once"
+    assert again.attempt(said("wrong key"), make).text == "answer 2"
+    assert again.attempt(said("outage"), make).text == "answer 3"
+    failing(again, "wrong key", refuse)
+    replay = opened("replay")
+    assert [replay.attempt(said(text), never).text for text in ("wrong key", "outage")] == ["answer 2", "answer 3"]
+    failing(replay, "wrong key", never)
+
+
+def test_with_a_schema_and_without_are_two_requests(
+    misbehaving: Any, opened: Callable[[str], Cassette], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider refuses the schema: several threads may have asked with it before the first one hears of that."""
+
+    def refuse(call: Call) -> Response:
+        raise AttemptFailed(Failure(line="unknown parameter", status=400))
+
+    recording, make = opened("record"), numbered()
+    native, other = (said("same", response_format={"type": kind}) for kind in ("a", "b"))
+    for _ in range(2):
+        with pytest.raises(AttemptFailed):
+            recording.attempt(native, refuse)
+    assert [recording.attempt(said("same"), make).text for _ in range(2)] == ["answer 1", "answer 2"]
+    replay = opened("replay")
+    for answer in ("answer 1", "answer 2"):
+        with pytest.raises(AttemptFailed):
+            replay.attempt(other, never)
+        assert replay.attempt(said("same"), never).text == answer
+
+    def verdicts(mode: str, *texts: str) -> list[Any]:
+        llm = LLM("openai/gpt-4o", role="judge", cassette=opened(mode), concurrency=1)
+        return llm.structured_many([[Message(role="user", content=text)] for text in texts], Verdict)
+
+    misbehaving.say = lambda text: json.dumps({"good": text == "one"})
+    misbehaving.play(["400"])
+    assert verdicts("record", "one", "two") == [Verdict(good=True), Verdict(good=False)]
+    monkeypatch.setenv("OPENAI_API_BASE", "http://127.0.0.1:9/v1")  # of which nothing is known yet
+    assert verdicts("replay", "two", "one") == [Verdict(good=False), Verdict(good=True)]
+
+
 @pytest.mark.parametrize("lost", ["line end", "half a line", "all but a byte", "half the header"])
 def test_a_kill_while_writing_costs_one_line_at_most(path: Path, opened: Callable[[str], Cassette], lost: str) -> None:
     make = numbered()

@@ -15,14 +15,12 @@ from tutelage.workspace import ANY_EXPERT, Workspace
 if TYPE_CHECKING:
     from tutelage.llm import LLM
 
-STUDENTS = "explored"
-"""The arm of the student's own episodes in a cycle (`tutelage.cycle.EXPLORED`)."""
 EXPERT = ANY_EXPERT.removesuffix("*")
 """How the model strings of scripted experts begin."""
 
 
-def correct(workspace: Workspace, cycle: int, report: Reporter, *, arm: str = STUDENTS) -> None:
-    """Ask about at most `collect.corrected` states of this cycle's episodes in the student's `arm`, and keep what
+def correct(workspace: Workspace, cycle: int, report: Reporter, *, arm: str) -> None:
+    """Ask about at most `collect.corrected` states of this cycle's episodes in `arm`, the student's, and keep what
     came of it; states that were asked about before are not asked about again.
 
     Raises:

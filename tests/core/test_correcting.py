@@ -53,12 +53,12 @@ def explored(tmp_path: Path) -> Iterator[Callable[..., Workspace]]:
 
 def test_each_state_is_asked_about_once(explored: Callable[..., Workspace]) -> None:
     workspace, lines = explored(), Lines()
-    correct(workspace, 1, lines)
+    correct(workspace, 1, lines, arm=EXPLORED)
     asked = workspace.usage.total().calls
     first = workspace.record.items(CORRECTION)
     assert len(first) == 10
     assert "10 states of the student, 10 corrections kept" in lines.said[-1]
-    correct(workspace, 1, lines)
+    correct(workspace, 1, lines, arm=EXPLORED)
     assert workspace.record.items(CORRECTION) == first
     assert workspace.usage.total().calls == asked
     assert [item.key for _, item in kept(workspace.record)] == list(first)
@@ -69,12 +69,12 @@ def test_a_spent_budget_loses_nothing_and_the_rest_is_asked_for_later(explored: 
     """Five calls are three actions and two words; the third state is asked about again."""
     workspace = explored(calls=5)
     with pytest.raises(BudgetSpent):
-        correct(workspace, 1, Lines())
+        correct(workspace, 1, Lines(), arm=EXPLORED)
     assert len(kept(workspace.record)) == 2
     workspace.config = workspace.config.model_copy(update={"budget": Config().budget})
-    correct(workspace, 1, Lines())
+    correct(workspace, 1, Lines(), arm=EXPLORED)
     whole = explored("b")
-    correct(whole, 1, Lines())
+    correct(whole, 1, Lines(), arm=EXPLORED)
     interrupted, undisturbed = (
         [(item.task, correction.step, correction.reply, correction.words) for item, correction in kept(each.record)]
         for each in (workspace, whole)
@@ -84,7 +84,7 @@ def test_a_spent_budget_loses_nothing_and_the_rest_is_asked_for_later(explored: 
 
 def test_the_next_student_is_trained_on_them(explored: Callable[..., Workspace]) -> None:
     workspace = explored()
-    correct(workspace, 1, Lines())
+    correct(workspace, 1, Lines(), arm=EXPLORED)
     train(workspace, 1, Lines(), [SftConfig(steps=3)])
     (rows,) = (item["value"] for item in workspace.record.metrics("1/0-sft") if item["name"] == "rows_corrected")
     assert rows == 10
@@ -94,7 +94,7 @@ def test_the_next_student_is_trained_on_them(explored: Callable[..., Workspace])
 
 def test_without_the_setting_nobody_is_asked(explored: Callable[..., Workspace]) -> None:
     workspace, lines = explored(corrected=0), Lines()
-    correct(workspace, 1, lines)
+    correct(workspace, 1, lines, arm=EXPLORED)
     assert (workspace.record.items(CORRECTION), lines.said) == ({}, [])
 
 

@@ -17,12 +17,14 @@ _SECRET = re.compile(
     """
 )
 _SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd|authorization)$")
-_SHORTEST = 6
-"""Characters; shorter values of the environment would blot out ordinary words."""
+_SHORTEST, _SHORTEST_WITH_DIGIT = 12, 8
+"""Characters of a value of the environment that counts as a secret. Shorter ones are ordinary words, such as the
+``none`` or ``ollama`` that a local server wants for a key, and words must stay in what an agent reads."""
 
 
 def without_secrets(text: str) -> str:
-    """`text` without what looks like a key, and without the values of variables of this process named like one."""
+    """`text` without what looks like a key, and without the values of variables of this process that are named like
+    one and are no mere words: at least 12 characters, or 8 with a digit among them."""
     for value in sorted(_environment(), key=len, reverse=True):
         text = text.replace(value, SECRET)
     return _SECRET.sub(SECRET, text)
@@ -41,4 +43,8 @@ def cleaned(value: Any) -> Any:
 
 
 def _environment() -> set[str]:
-    return {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST}
+    return {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and _no_word(value)}
+
+
+def _no_word(value: str) -> bool:
+    return len(value) >= (_SHORTEST_WITH_DIGIT if any(map(str.isdigit, value)) else _SHORTEST)

@@ -247,6 +247,16 @@ def test_secrets_do_not_reach_the_file_and_both_runs_see_the_same(
     assert json.loads(live.calls[0][1])["x"] == live.text
 
 
+def test_a_model_is_asked_for_and_kept_under_its_own_name(
+    opened: Callable[[str], Cassette], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "my-model-2b")
+    one, other = (said("a").model_copy(update={"model": f"openai/{name}"}) for name in ("my-model-2b", "[secret]"))
+    opened("record").attempt(one, numbered())
+    with pytest.raises(NotRecorded, match='in its model: recorded "openai/my-model-2b"'):
+        opened("replay").attempt(other, never)
+
+
 def test_what_does_not_matter_for_the_answer_does_not_count(opened: Callable[[str], Cassette]) -> None:
     opened("record").attempt(said("a", temperature=0, api_base="http://here", timeout=3), numbered())
     replay = opened("replay")

@@ -31,11 +31,18 @@ def test_ordinary_words_stay(plain: str) -> None:
 
 
 def test_values_of_the_environment_go_the_longest_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ONE_TOKEN", "correct")
-    monkeypatch.setenv("TWO_PASSWORD", "correct horse")
-    monkeypatch.setenv("SHORT_KEY", "on")
-    monkeypatch.setenv("PLACE", "stable")
-    assert without_secrets("correct horse on stable, correct") == f"{SECRET} on stable, {SECRET}"
+    monkeypatch.setenv("ONE_TOKEN", "c0rrectly")
+    monkeypatch.setenv("TWO_PASSWORD", "c0rrectly horse")
+    monkeypatch.setenv("THREE_PASSWORD", "battery staple")
+    monkeypatch.setenv("PLACE", "stable-number-7")
+    told = "c0rrectly horse on stable-number-7, c0rrectly, battery staple"
+    assert without_secrets(told) == f"{SECRET} on stable-number-7, {SECRET}, {SECRET}"
+
+
+@pytest.mark.parametrize("word", ["none", "ollama", "EMPTY", "lm-studio", "not-needed", "local1"])
+def test_what_local_servers_are_given_for_a_key_stays(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", word)
+    assert without_secrets(f"there are {word} here") == f"there are {word} here"
 
 
 def test_json_is_cleaned_throughout_and_its_shape_stays() -> None:

@@ -22,7 +22,8 @@ def accounted(workspace: Workspace, report: Reporter, work: Work, tasks: int = 0
 def announce(workspace: Workspace, report: Reporter, work: Work, tasks: int = 0) -> Forecast:
     """One line on the calls that go over a network, and a warning if a limit will stop the work; where everything is
     scripted and no limit is near there is nothing to say."""
-    expected, cycles = forecast(workspace, work, tasks), to_go(workspace, work)
+    cycles = to_go(workspace, work)
+    expected = forecast(workspace, work, tasks, cycles=cycles)
     cassette = workspace.config.cassette
     if not expected.lines or not cycles:
         return expected
@@ -31,9 +32,9 @@ def announce(workspace: Workspace, report: Reporter, work: Work, tasks: int = 0)
         return expected
     if expected.paid:
         models = ", ".join(sorted({line.model for line in expected.paid}))
-        each = f" per cycle, {cycles} cycles to go" if cycles > 1 else ""
-        report.say(f"  forecast for {models}: about {told(expected)}{each}; `tutelage cost` has the details")
-    for line in warnings(workspace, expected.total, cycles):
+        all_of = f" for the {cycles} cycles to go" if cycles > 1 else ""
+        report.say(f"  forecast for {models}: about {told(expected)}{all_of}; `tutelage cost` has the details")
+    for line in warnings(workspace, expected.total):
         report.say(f"  [yellow]{line}[/yellow]")
     return expected
 
@@ -57,13 +58,13 @@ def told(expected: Forecast) -> str:
     return f"{sum(line.calls for line in paid):,} calls, {tokens:,} tokens, {costs}"
 
 
-def warnings(workspace: Workspace, expected: Usage, cycles: int = 1) -> list[str]:
+def warnings(workspace: Workspace, expected: Usage) -> list[str]:
     """A line per limit that the forecast goes beyond."""
     budget, spent = workspace.config.budget, workspace.usage.total()
     found = []
     for name in ("calls", "tokens", "dollars"):
         limit, left = getattr(budget, name), getattr(budget, name) - getattr(spent, name)
-        wanted = cycles * getattr(expected, name)
+        wanted = getattr(expected, name)
         if limit and wanted > left:
             found.append(
                 f"budget.{name} leaves {max(0, left):,.6g} of {limit:,g} and about {wanted:,.6g} are needed; "

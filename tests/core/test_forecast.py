@@ -83,15 +83,44 @@ def test_of_a_cycle_that_was_begun_the_rest_is_forecast(expert_server: Any, work
 
 def test_an_annotation_is_forecast_by_its_steps(tmp_path: Path) -> None:
     settings = ["environments.0.name=files", "teacher.model=openai/gpt-4o-mini", "teacher.votes=2"]
-    workspace = opened(tmp_path, *settings, "annotate.explore_steps=7", "act.max_steps=8", "annotate.calibrate=5")
+    settings += ["annotate.explore_steps=7", "annotate.calibrate=5", "annotate.personas=9"]
+    workspace = opened(tmp_path, *settings, "act.max_steps=8")
     found = forecast(workspace, "annotate", 12)  # two explorations, each asked about three times, two designs each
-    assert of(found) == {"persona": 1, "teacher": 2 * 7 + 12 * 4, "designer": 6, "judge": (12 + 5) * 2}
+    assert of(found) == {"persona": 3, "teacher": 2 * 7 + 12 * 4, "designer": 6, "judge": (12 + 5) * 2}
     lines = {line.role: line for line in found.lines}
     judge = lines["judge"]
     assert judge.dollars == pytest.approx(judge.prompt_tokens * 0.15e-6 + judge.completion_tokens * 0.6e-6), (
         "the price list's own price of gpt-4o-mini"
     )
     workspace.close()
+
+
+def test_only_a_judge_that_was_measured_itself_is_not_measured_again(tmp_path: Path) -> None:
+    settings = ["environments.0.name=files", "teacher.model=openai/gpt-4o", "teacher.votes=2", "annotate.calibrate=5"]
+    workspace = opened(tmp_path, *settings)
+    for other in ("openai/gpt-4o-mini", "openai/gpt-4o-mini, 2 votes", "openai/gpt-4o"):
+        workspace.record.put("calibration", other, {})
+        assert of(forecast(workspace, "annotate", 3))["judge"] == (3 + 5) * 2, other
+    workspace.record.put("calibration", "openai/gpt-4o, 2 votes", {})
+    assert of(forecast(workspace, "annotate", 3))["judge"] == 3 * 2
+    workspace.close()
+
+
+def test_later_cycles_are_whole_and_find_nothing_left_over(expert_server: Any, workspace: Workspace) -> None:
+    whole = of(forecast(workspace, "run"))
+    assert of(forecast(workspace, "run", cycles=3)) == {role: 3 * count for role, count in whole.items()}
+    workspace.record.put("loop", "1", {"kind": "run", "status": "running"})
+    workspace.usage.begin_cycle(1)
+    NODES["collect"](workspace, 1, Reporter(None))
+    rest, both = (of(forecast(workspace, "run", cycles=cycles)) for cycles in (1, 2))
+    assert rest["teacher"] < whole["teacher"] / 2
+    assert both["teacher"] - rest["teacher"] > whole["teacher"] / 2, "not twice the rest"
+    assert both["judge"] - rest["judge"] == whole["judge"]
+
+    workspace.record.put("loop", "1", {"kind": "run", "status": "finished"})
+    left = of(forecast(workspace, "run"))
+    assert left["judge"] == 2 * whole["judge"], "what was collected waits for its verdicts"
+    assert of(forecast(workspace, "run", cycles=2))["judge"] == 3 * whole["judge"], "once"
 
 
 def test_scripted_roles_cost_nothing_and_say_so(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from tutelage.config import load_config
 from tutelage.errors import BudgetSpent
+from tutelage.forecast import forecast
 from tutelage.progress import Reporter
-from tutelage.spending import accounted
+from tutelage.spending import accounted, warnings
 from tutelage.usage import Usage
 from tutelage.workspace import Workspace
 
@@ -52,13 +53,31 @@ def test_one_line_before_one_after_and_a_warning_where_a_limit_is_near(opened: C
     with suppress(BudgetSpent), accounted(workspace, heard, "run"):
         workspace.usage.add("judge", Usage(calls=2, prompt_tokens=30, dollars=0.0002))
         raise BudgetSpent
-    forecast, warning, spent = heard.lines
-    assert forecast.startswith("forecast for openai/gpt-4o-mini: about ")
-    assert "3 cycles to go" in forecast
+    said, warning, spent = heard.lines
+    assert said.startswith("forecast for openai/gpt-4o-mini: about ")
+    assert "for the 3 cycles to go" in said
+    told = said.removeprefix("forecast for openai/gpt-4o-mini: about ").partition(" for ")[0]
+    assert spent.endswith(f"(forecast: {told})"), "what was spent stands beside what all of it was to cost"
     assert "budget.dollars leaves 0.0006 of 0.001" in warning
     assert spent.startswith("LLM use: 2 calls, 30 tokens, $0.0002 (forecast: "), (
         "only of this work, though it was stopped"
     )
+
+
+def test_the_rest_of_a_cycle_is_not_taken_for_the_cycles_after_it(opened: Callable[..., Workspace]) -> None:
+    workspace, heard = opened("teacher.model=openai/gpt-4o-mini", "loop.cycles=2", "budget.calls=100000"), Heard()
+    whole = forecast(workspace, "run").total.calls
+    workspace.record.put("loop", "1", {"kind": "run", "status": "running"})
+    workspace.usage.begin_cycle(1)
+    for role in ("teacher", "judge", "distiller"):
+        workspace.usage.add(role, Usage(calls=10_000))
+        workspace.usage.save(role)
+    with accounted(workspace, heard, "run"):
+        workspace.usage.add("judge", Usage(calls=1))
+    said, spent = heard.lines
+    assert f"about {whole:,} calls" in said
+    assert f"(forecast: {whole:,} calls" in spent
+    assert not warnings(workspace, forecast(workspace, "run").total), "nothing is left of it"
 
 
 def test_a_replay_says_that_it_is_free(opened: Callable[..., Workspace]) -> None:

@@ -22,6 +22,8 @@ from tutelage.types import Frozen, Policy, Task, Trajectory, Verdict
 
 MISTAKES = 0.8
 """Probability that a step of a mistaken episode is corrupted."""
+ENOUGH = 5
+"""Episodes that a judge must have called successful at least before its precision says anything."""
 EVERY = 3
 """Every how-manieth episode of a family is without injected mistakes."""
 
@@ -49,16 +51,18 @@ class Calibration(Frozen):
     by_environment: dict[str, "Calibration"] = {}
 
     def fit(self, min_precision: float) -> bool:
-        """Whether it may filter; a judge that never says yes has no precision and is not fit."""
-        return self.precision.episodes > 0 and self.precision.rate >= min_precision
+        """Whether it may filter; what says yes less than `ENOUGH` times has no precision to speak of and is not fit."""
+        return self.precision.episodes >= ENOUGH and self.precision.rate >= min_precision
 
     def why(self, min_precision: float) -> str:
         """One line on `fit`."""
         if not self.n:
             lost = f"it could not tell about {self.cannot_tell}, and gave no usable answer to {self.unanswered}"
             return f"{self.judge} judged no episode ({lost}), so its precision is not known"
-        if not self.precision.episodes:
-            return f"{self.judge} called none of {self.n} episodes successful, so its precision is not known"
+        called = self.precision.episodes
+        if called < ENOUGH:
+            said = f"{self.judge} called {called or 'none'} of {self.n} episodes successful"
+            return f"{said}, too few to know its precision; {ENOUGH} are needed"
         sign = "at least" if self.fit(min_precision) else "below"
         found = self.precision
         return (

@@ -1,17 +1,18 @@
 """Measuring a judge against the programmatic checks of the workspace's environments."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tutelage.agents.calibration import Calibration, calibrate, calibration_episodes
 from tutelage.agents.experts import covered_families, expert_names
-from tutelage.agents.extraction import BROKEN, judge_missing
+from tutelage.agents.extraction import judge_missing
 from tutelage.agents.judge import judge_label
 from tutelage.environments.suite import Suite
 from tutelage.measures import Rate
 from tutelage.progress import Reporter
 from tutelage.results import interval, percent
-from tutelage.types import Split, Task, Trajectory, Verdict
+from tutelage.types import BROKEN, Split, Task, Trajectory, Verdict
 from tutelage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ FIRST = 900_000
 
 
 def calibrate_judge(workspace: Workspace, model: str, episodes: int, report: Reporter) -> Calibration:
-    """Measure a judge on `episodes` real episodes in all; the result is kept in the record.
+    """Measure a judge on at least `episodes` real episodes in all; the result is kept in the record.
 
-    Episodes and verdicts that the record has already are used again, so that it goes on where it was stopped.
+    Episodes and verdicts that the record has already are used again, so that it goes on where it was stopped. Every
+    calibration episode of the workspace's environments that this judge has seen counts, so that measuring it on a few
+    later takes nothing back.
 
     Args:
         model: LiteLLM model string; empty for the configured judge. It votes as often as `teacher.votes` says.
@@ -35,13 +38,10 @@ def calibrate_judge(workspace: Workspace, model: str, episodes: int, report: Rep
         BudgetSpent: a limit was reached; episodes and verdicts so far are in the record.
     """
     llm, votes = workspace.llm("judge", model), workspace.config.teacher.votes
-    label, cases = judge_label(llm, votes), _episodes(workspace, episodes, report)
-    ids = {item.id for item in cases}
-    verdicts = {
-        verdict.trajectory: verdict
-        for verdict in workspace.record.verdicts()
-        if verdict.judge == label and verdict.trajectory in ids
-    }
+    label, wanted = judge_label(llm, votes), _episodes(workspace, episodes, report)
+    verdicts = {verdict.trajectory: verdict for verdict in workspace.record.verdicts() if verdict.judge == label}
+    cases = wanted + _seen_before(workspace, verdicts, wanted)
+    verdicts = {item.id: verdicts[item.id] for item in cases if item.id in verdicts}
 
     def keep(verdict: Verdict) -> None:
         workspace.record.add_verdict(verdict)
@@ -104,6 +104,15 @@ def _episodes(workspace: Workspace, count: int, report: Reporter) -> list[Trajec
     )
     found = (record.trajectory_by_key(key) for key in tasks)
     return [item for item in found if item is not None and item.ending not in BROKEN]
+
+
+def _seen_before(
+    workspace: Workspace, verdicts: Mapping[str, Verdict], wanted: Sequence[Trajectory]
+) -> list[Trajectory]:
+    """Further calibration episodes with a verdict, of the environments that the workspace has now."""
+    names, ids = workspace.suite.names, {item.id for item in wanted}
+    found = workspace.record.trajectories(arm=CALIBRATION)
+    return [item for item in found if item.id in verdicts and item.id not in ids and item.task.environment in names]
 
 
 def _tasks(suite: Suite, count: int) -> list[Task]:

@@ -39,7 +39,19 @@ def test_figures_are_as_counted_by_hand() -> None:
     [
         (CASES, 0.7, True, "precision of j is 0.71 (0.36 to 0.92, 5 of 7), at least the 0.70 asked for"),
         (CASES, 0.8, False, "precision of j is 0.71 (0.36 to 0.92, 5 of 7), below the 0.80 asked for"),
-        ([(said(False), False)] * 9, 0.0, False, "j called none of 9 episodes successful, so its precision"),
+        (
+            [(said(False), False)] * 9,
+            0.0,
+            False,
+            "j called none of 9 episodes successful, too few to know its precision",
+        ),
+        (
+            [(said(True), True)] * 4 + [(said(False), False)] * 9,
+            0.8,
+            False,
+            "j called 4 of 13 episodes successful, too",
+        ),
+        ([(said(True), True)] * 5, 0.8, True, "precision of j is 1.00 (0.57 to 1.00, 5 of 5), at least the 0.80"),
         (CASES[-2:], 0.0, False, "j judged no episode (it could not tell about 2,"),
         ([], 0.0, False, "j judged no episode"),
     ],

@@ -63,6 +63,26 @@ def test_what_was_judged_before_is_used_again(workspace: Workspace) -> None:
     assert [item.id for item in workspace.record.trajectories(arm=CALIBRATION)][:6] == known
 
 
+def test_a_later_measurement_on_fewer_episodes_takes_nothing_back(workspace: Workspace, tmp_path: Path) -> None:
+    whole = calibrate_judge(workspace, "", 12, Reporter(None))
+    assert calibrate_judge(workspace, "", 3, Reporter(None)).model_dump() == whole.model_dump()
+    assert Calibration.model_validate(workspace.record.get(CALIBRATION, whole.judge)).n == 12
+    workspace.close()
+    files = opened(tmp_path / "w", environments=ENVIRONMENTS[:1])
+    found = calibrate_judge(files, "", 3, Reporter(None))
+    assert found.model_dump(exclude={"by_environment"}) == whole.by_environment["files"].model_dump(
+        exclude={"by_environment"}
+    )
+    files.close()
+    fresh = opened(tmp_path / "w", votes=3)
+    before = fresh.usage.total().calls
+    assert calibrate_judge(fresh, "", 3, Reporter(None)).n == 3, (
+        "what only another judge has seen is not paid for again"
+    )
+    assert fresh.usage.total().calls == before + 9
+    fresh.close()
+
+
 def test_several_votes_are_another_judge(workspace: Workspace, tmp_path: Path) -> None:
     calibrate_judge(workspace, "", 3, Reporter(None))
     workspace.close()
@@ -92,7 +112,7 @@ def test_without_a_scripted_expert_nothing_is_measured_and_the_judge_is_not_fit(
 
 def test_the_command_prints_figures_and_leaves_the_kept_settings_alone(workspace: Workspace, tmp_path: Path) -> None:
     kept = (tmp_path / "w" / "config.json").read_text()
-    command = [sys.executable, "-m", "tutelage.cli", "calibrate", "-n", "6", "--votes", "3"]
+    command = [sys.executable, "-m", "tutelage.cli", "calibrate", "-n", "15", "--votes", "3"]
     for more in (["--json"], []):
         done = subprocess.run(
             [*command, *more, "--set", f"workspace={tmp_path / 'w'}"], capture_output=True, text=True, check=False
@@ -100,7 +120,7 @@ def test_the_command_prints_figures_and_leaves_the_kept_settings_alone(workspace
         assert done.returncode == 0, done.stderr
         if more:
             told = json.loads(done.stdout)
-            assert (told["n"], told["fit"]) == (6, True)
+            assert (told["n"], told["fit"]) == (15, True)
         else:
             assert "files + sqlite" in done.stdout
             assert "fit to filter: precision of expert/* (scripted), 3 votes is" in done.stdout

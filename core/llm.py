@@ -245,16 +245,23 @@ class LLM:
         return response
 
     def _send(self, call: Call) -> Response:
-        with nullcontext() if self._embedded else provider_of(self.model).place(self.concurrency):
-            self.usage.reserve(self.role, self.budget)
-            try:
-                response = self._make(call)
-            except AttemptFailed as error:
-                if error.failure.usage is not None:
-                    self.usage.add(self.role, _cost(error.failure.usage))
-                raise
-            self.usage.add(self.role, _cost(response.usage))
-            return response
+        try:
+            with nullcontext() if self._embedded else provider_of(self.model).place(self.concurrency):
+                self.usage.reserve(self.role, self.budget)
+                return self._counted(call)
+        finally:
+            if not self._embedded:  # what was paid for is kept at once: a kill must not make room in the budget
+                self.usage.save(self.role)
+
+    def _counted(self, call: Call) -> Response:
+        try:
+            response = self._make(call)
+        except AttemptFailed as error:
+            if error.failure.usage is not None:
+                self.usage.add(self.role, _cost(error.failure.usage))
+            raise
+        self.usage.add(self.role, _cost(response.usage))
+        return response
 
     def _one_at_a_time(self, request: Request) -> dict[str, Any]:
         """That one tool call at a time is wanted, where the provider lets us say so."""

@@ -57,11 +57,11 @@ class UsageLog:
         """
         Args:
             sink: is given ``("usage", role, totals)`` by `save`, and ``("usage-cycle", "CYCLE/ROLE", totals)``
-                while a cycle runs.
+                while a cycle runs; from any thread, one at a time.
             before: totals by role to go on from, as an earlier log saved them.
         """
         self._sink = sink
-        self._lock = Lock()
+        self._lock, self._saving = Lock(), Lock()
         self._roles = _read(before or {})
         self._cycle: int | None = None
         self._in_cycle: dict[str, Usage] = {}
@@ -114,12 +114,13 @@ class UsageLog:
 
     def save(self, role: str) -> None:
         """Hand the role's totals to the sink."""
-        with self._lock:
-            total, cycle, part = self._roles.get(role), self._cycle, self._in_cycle.get(role)
-        if self._sink is not None and total:
-            self._sink(TOTAL, role, total.model_dump())
-            if cycle is not None and part:
-                self._sink(BY_CYCLE, f"{cycle}/{role}", part.model_dump())
+        with self._saving:  # or else older totals might come after newer ones
+            with self._lock:
+                total, cycle, part = self._roles.get(role), self._cycle, self._in_cycle.get(role)
+            if self._sink is not None and total:
+                self._sink(TOTAL, role, total.model_dump())
+                if cycle is not None and part:
+                    self._sink(BY_CYCLE, f"{cycle}/{role}", part.model_dump())
 
     def _add(self, role: str, usage: Usage) -> None:
         self._roles[role] = self._roles.get(role, Usage()).plus(usage)

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Lock
 from time import sleep
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from tutelage.config import BudgetConfig
 from tutelage.errors import BudgetSpent, PolicyFailed
 from tutelage.llm import LLM, Answer, Request
+from tutelage.record import Record
 from tutelage.types import Message
 from tutelage.usage import UsageLog
 
@@ -43,6 +45,27 @@ def test_answers_in_order_and_accounts(server: Any) -> None:
     assert (total.dollars, total.unpriced) == (0, 12)
     assert saved == {"usage/teacher": total.model_dump()}
     assert UsageLog(before={"teacher": saved["usage/teacher"]}).total() == total
+
+
+def test_what_was_paid_for_is_kept_at_once(server: Any, tmp_path: Path) -> None:
+    record = Record.open(tmp_path)
+    usage = UsageLog(record.put)
+    usage.begin_cycle(1)
+    before: list[int] = []
+
+    def answer(text: str) -> str:
+        before.append((record.get("usage", "teacher") or {"completion_tokens": 0})["completion_tokens"])
+        return "yes"
+
+    server.answer = answer
+    llm(usage, concurrency=1).answer_many([ASK] * 3)
+    assert before == [0, 5, 10], "what a kill would leave, in the middle of a batch"
+    llm(usage, concurrency=6).answer_many([ASK] * 30)
+    kept = [row["body"]["completion_tokens"] for row in record.fingerprint()["documents"] if row["kind"] == "usage"]
+    assert kept == sorted(kept), "from many threads too, never older totals after newer ones"
+    assert usage.total().completion_tokens == kept[-1] == 5 * 33
+    assert record.items("usage-cycle") == {"1/teacher": usage.total().model_dump()}
+    record.close()
 
 
 def test_known_price(server: Any) -> None:

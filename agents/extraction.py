@@ -114,31 +114,28 @@ def judge_missing(
     trajectories: Sequence[Trajectory],
     known: dict[str, Verdict],
     llm: LLM,
-    on_verdict: Callable[[Verdict], None] | None,
+    on_verdict: Callable[[Verdict], None],
     *,
     hints: Mapping[str, Hint] | None = None,
     votes: int = 1,
-) -> list[Verdict]:
+) -> None:
     """Judge those without a verdict and add it to `known`; one without an answer stays unjudged.
 
     Args:
+        on_verdict: is given each new verdict as it comes, so that none is lost.
         hints, votes: as `judge_many` takes them.
 
     Raises:
         BudgetSpent: a limit was reached; verdicts so far were delivered through `on_verdict`.
     """
     missing = [item for item in trajectories if item.id not in known]
-    new: list[Verdict] = []
     for start in range(0, len(missing), BATCH):
         answers = judge_many(missing[start : start + BATCH], llm, hints=hints, votes=votes)
         for answer in answers:
             if isinstance(answer, Verdict):
-                new.append(answer)
                 known[answer.trajectory] = answer
-                if on_verdict is not None:
-                    on_verdict(answer)
+                on_verdict(answer)
         _raise_if_spent(answers)
-    return new
 
 
 def _choose(trajectories: Sequence[Trajectory], per_family: int) -> list[Trajectory]:

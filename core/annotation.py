@@ -18,7 +18,7 @@ from langgraph.graph import END, START, StateGraph
 
 from tutelage.agents.designer import propose_many
 from tutelage.agents.explorer import exploration_goal
-from tutelage.agents.extraction import BROKEN, judge_missing
+from tutelage.agents.extraction import judge_missing
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.judge import judge_label
 from tutelage.agents.personas import invent
@@ -35,7 +35,7 @@ from tutelage.forecast import price
 from tutelage.funnel import Funnel, funnel
 from tutelage.judging import calibrate_judge
 from tutelage.progress import Reporter
-from tutelage.types import Policy, Split, Task, Trajectory, Verdict
+from tutelage.types import BROKEN, Policy, Split, Task, Trajectory, Verdict
 from tutelage.workspace import Workspace
 
 EXPLORATION = "exploration"

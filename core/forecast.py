@@ -16,11 +16,10 @@ from tutelage.completion import is_embedded, litellm
 from tutelage.config import RolloutStageConfig
 from tutelage.cycle import DEMONSTRATIONS, EXPERIENCE_ARMS, EXPLORED, MISTAKEN, ORACLE
 from tutelage.designs import CUTS, DESIGNED
-from tutelage.distilling import BROKEN
 from tutelage.judging import CALIBRATION
 from tutelage.llm import LLM
 from tutelage.record import Record
-from tutelage.types import Frozen, Trajectory
+from tutelage.types import BROKEN, Frozen, Trajectory
 from tutelage.usage import BY_CYCLE, TOTAL, Usage
 from tutelage.workspace import Workspace
 

@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tutelage.agents.extraction import BROKEN
 from tutelage.designs import Design
-from tutelage.types import Frozen, Trajectory, Verdict
+from tutelage.types import BROKEN, Frozen, Trajectory, Verdict
 
 if TYPE_CHECKING:
     from rich.table import Table

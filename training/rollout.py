@@ -20,9 +20,8 @@ from tutelage.config import RolloutStageConfig
 from tutelage.training.base import StageContext
 from tutelage.training.policy import StudentPolicy, copy_weights, generation_copy
 from tutelage.training.weights import compute_dtype
-from tutelage.types import Cause, Ending, Task, Tokens, Trajectory
+from tutelage.types import BROKEN, Cause, Task, Tokens, Trajectory
 
-BROKEN = frozenset({Ending.ENVIRONMENT_ERROR, Ending.POLICY_ERROR})
 INVALID = frozenset({Cause.INVALID_ACTION, Cause.UNKNOWN_TARGET})
 
 

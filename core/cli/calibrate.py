@@ -36,7 +36,7 @@ def calibrate(
     Precision: of the episodes it calls successful, the share that the check
     accepted. Low precision lets bad trajectories into memory and weights, so
     it decides whether the judge may filter (annotate.min_precision). A judge
-    that never says yes has no precision.
+    that never says yes has no precision, and fewer than five yeses are too few.
 
     Recall: of the accepted episodes, the share it calls successful. Low
     recall only wastes good ones.

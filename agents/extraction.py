@@ -13,6 +13,7 @@ from tutelage.agents.distiller import Distilled, Rejection, distil_many
 from tutelage.agents.guard import forbids
 from tutelage.agents.judge import judge_many
 from tutelage.agents.review import tells
+from tutelage.completion import AttemptFailed
 from tutelage.designs import DESIGNED, Hint
 from tutelage.errors import BudgetSpent, TutelageError
 from tutelage.llm import LLM
@@ -127,6 +128,7 @@ def judge_missing(
 
     Raises:
         BudgetSpent: a limit was reached; verdicts so far were delivered through `on_verdict`.
+        PolicyFailed: the provider cannot be reached: not one call of a whole batch came through.
     """
     missing = [item for item in trajectories if item.id not in known]
     for start in range(0, len(missing), BATCH):
@@ -136,6 +138,9 @@ def judge_missing(
                 known[answer.trajectory] = answer
                 on_verdict(answer)
         _raise_if_spent(answers)
+        lost = [answer for answer in answers if isinstance(answer, AttemptFailed) and answer.failure.transient]
+        if len(lost) == len(answers):
+            raise lost[0]
 
 
 def _choose(trajectories: Sequence[Trajectory], per_family: int) -> list[Trajectory]:

@@ -24,6 +24,7 @@ from tutelage.agents.judge import judge_label
 from tutelage.agents.personas import invent
 from tutelage.agents.seeds import stable_seed
 from tutelage.agents.views import PersonaView, designer_view
+from tutelage.completion import AttemptFailed
 from tutelage.config import ActConfig
 from tutelage.curriculum import drawn_tasks
 from tutelage.design_store import DesignStore, hint_of
@@ -105,10 +106,11 @@ class Annotation:
         }
         before = self.record.get("annotation-run", self.run)
         changed = [name for name in settings if before is not None and before[name] != settings[name]]
-        if changed:
+        begun = self.store.designs(EXPLORED) or self.record.get("drawn", self.run)
+        if changed and begun:
             raise ConfigError(
-                f"the annotation {self.run!r} was begun with other settings in: {', '.join(changed)}; "
-                "finish it with those, or give this one another name (--name)"
+                f"the annotation {self.run!r} was begun with other settings in: {', '.join(changed)} "
+                f"({_differences(before or {}, settings)}); finish it with those, or give this one a --name"
             )
         self.record.put("annotation-run", self.run, settings)
 
@@ -141,6 +143,8 @@ class Annotation:
             except BudgetSpent:
                 raise
             except TutelageError as error:
+                if isinstance(error, AttemptFailed) and error.failure.transient:
+                    raise  # nobody is there, so nothing else would come of asking either
                 lost = str(error)
                 self.report.say(f"  no personas for {name}: {error}")
             body = {"personas": [item.model_dump() for item in found or [SOMEBODY]], "author": llm.label, "lost": lost}
@@ -293,6 +297,20 @@ class Annotation:
         if missing:
             seed = stable_seed(self.workspace.config.seed, self.run, arm)
             run_episodes(missing, policy, suite.make, act=act, seed=seed, on_finished=finished)
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What was and what is, setting by setting."""
+    was = _flat(before)
+    return "; ".join(
+        f"{key}: {was.get(key)}, now {value}" for key, value in _flat(now).items() if was.get(key) != value
+    )
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    tables = {name: value if isinstance(value, dict) else {"": value} for name, value in settings.items()}
+    return {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
 
 
 def _about(environment: type[Environment]) -> str:

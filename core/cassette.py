@@ -146,7 +146,7 @@ class Cassette:
             file = self.path.open("a+b" if record else "rb")
         except FileNotFoundError as error:
             raise ConfigError(
-                f'there is no cassette {self.path} to replay; make it with cassette.mode = "record"'
+                f'there is no cassette {self.path} to replay; make it with --record or cassette.mode = "record"'
             ) from error
         except OSError as error:
             raise ConfigError(f"cannot open the cassette {self.path}: {error.strerror}") from error

@@ -26,6 +26,8 @@ TIMEOUT = 120.0
 """Seconds from sending a request to the last byte of its answer, if nothing else is said."""
 MAX_REPLY = 200_000
 """Characters of a reply, tool calls included; a longer one is a failure and is not kept."""
+NO_WAY = ("Missing credentials", "LLM Provider NOT provided", "GetLLMProvider Exception")
+"""What LiteLLM says, with all kinds of codes, where a key is missing or a model string names no provider."""
 NO_TOOLS = ' (the request offered tools; if this model or its server takes none, set teacher.tools = "text")'
 
 _PREFIX = re.compile(r"(?:litellm\.)?(\w+: )(?:litellm\.)?\1")
@@ -77,6 +79,8 @@ class Failure(Frozen):
     """Seconds that the provider asked to wait."""
     status: int = 0
     """HTTP status of the refusal; 0 if there was none."""
+    refused: bool = False
+    """Whether every other call would fail in the same way: no key, a wrong one, no such model."""
     usage: Spent | None = None
     """The cost of an answer that came and was of no use."""
     replayed: bool = False
@@ -263,11 +267,13 @@ def _failure(call: Call, error: Exception) -> Failure:
     status = status if isinstance(status, int) else 0
     lost = isinstance(error, kinds.APIConnectionError | kinds.Timeout)
     hint = NO_TOOLS if call.tools and _may_be_about_tools(error) else ""
+    refused = status in (401, 404) or any(text in str(error) for text in NO_WAY)
     return Failure(
         line=f"{call.model}: {clean(str(error) or type(error).__name__)}{hint}",
-        transient=lost or status in (408, 409, 425, 429) or status >= 500,
+        transient=not refused and (lost or status in (408, 409, 425, 429) or status >= 500),
         wait=_asked_to_wait(error),
         status=status,
+        refused=refused,
     )
 
 

@@ -43,6 +43,11 @@ class PolicyFailed(TutelageError):
     """The policy could not answer after all retries."""
 
 
+class ProviderRefused(BudgetSpent, PolicyFailed):
+    """A provider that would refuse every call: no key, a wrong one, a model it does not have. The work stops as on a
+    spent budget, at once and with everything so far saved."""
+
+
 class MemoryBusy(TutelageError):
     """Another process holds the memory index; the message names it."""
 

@@ -175,7 +175,7 @@ class _Plan:
         thought = teacher.first_thought and not is_embedded(teacher.model)
         self.calls["teacher"] += tasks * (self._steps() + thought)
         label = judge_label(LLM(teacher.model_for("judge"), role="judge"), teacher.votes)
-        measured = self.later or self.record.get(CALIBRATION, label) is not None
+        measured = self.later or (self.record.get(CALIBRATION, label) or {"n": 0})["n"] > 0
         needed = free and not (config.trust_judge or measured or is_embedded(teacher.model_for("designer")))
         self.calls["judge"] += (tasks + config.calibrate * bool(needed)) * teacher.votes
 

@@ -26,7 +26,7 @@ from tutelage.completion import (
     provider_name,
 )
 from tutelage.config import BudgetConfig
-from tutelage.errors import PolicyFailed, TutelageError
+from tutelage.errors import PolicyFailed, ProviderRefused, TutelageError
 from tutelage.providers import provider_of
 from tutelage.registry import resolve
 from tutelage.structured import Schema
@@ -230,7 +230,15 @@ class LLM:
             retry=retry_if_exception(lambda error: isinstance(error, AttemptFailed) and error.failure.transient),
             reraise=True,
         )
-        return retrying(self._attempt, call)
+        try:
+            return retrying(self._attempt, call)
+        except AttemptFailed as error:
+            if error.failure.refused:
+                raise ProviderRefused(
+                    f"{error}; is the key exported, and the model string of the form provider/model? "
+                    "`tutelage doctor` lists the keys it finds"
+                ) from None
+            raise
 
     def _attempt(self, call: Call) -> Response:
         """One attempt; one that is on the cassette is not sent, so it costs nothing and no budget forbids it."""

@@ -7,6 +7,9 @@ from tutelage.errors import TutelageError
 
 __all__ = ["main"]
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 
 def main() -> None:
     """Entry point: a `TutelageError` is one line on stderr and exit code 2."""
@@ -16,6 +19,8 @@ def main() -> None:
         app()
     except TutelageError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        print("stopped; the same command continues where it was", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:  # what Typer makes of Ctrl-C
+            raise
+        print("stopped; what is finished is saved, and the same command goes on", file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -18,6 +18,7 @@ from tutelage.cli.app import (
     wide_console,
 )
 from tutelage.designs import DESIGNED, Design
+from tutelage.types import Task
 
 if TYPE_CHECKING:
     from tutelage.workspace import Workspace
@@ -72,18 +73,24 @@ def annotate(
         emit_json({"run": run, **found.model_dump(mode="json")})
     else:
         wide_console().print(funnel_table(found))
-        print("`tutelage designs` lists the tasks; the next run, extract, train or distill uses them.")
+        used = "; the next run, extract, train or distill uses what was accepted" if found.accepted else ""
+        print(f"`tutelage designs` lists the tasks{used}.")
 
 
 @app.command()
 def designs(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """List the designed tasks: goal, whom they are for, who designed them, and what became of them."""
+    """List the designed and chosen tasks: goal, whom they are for, who designed them, and what became of them."""
     with opened(config, overrides) as workspace:
         record = workspace.record
         outcomes = {
             task: told for body in record.items("annotation").values() for task, told in body["outcomes"].items()
         }
         made = [Design.model_validate(body["design"]) for body in record.items("design").values()]
+        chosen = [
+            {"id": key, "outcome": outcomes.get(key, "not played"), "goal": "", "author": "chosen by need"}
+            for body in record.items("drawn").values()
+            for key in (Task.model_validate(task).id for task in body["tasks"])
+        ]
     rows = [
         {
             "id": design.task.id,
@@ -94,7 +101,7 @@ def designs(config: ConfigOption = None, overrides: SetOption = None, as_json: J
         }
         for design in made
         if design.task.family == DESIGNED
-    ]
+    ] + chosen
     columns = ("id", "outcome", "goal", "persona", "author")
     emit_rows(rows, columns, as_json=as_json, empty="no designed tasks; `tutelage annotate` makes some")
 

@@ -109,10 +109,11 @@ def emit_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json
     table = Table(box=None, pad_edge=False)
     for column in columns:
         # What is copied to other commands is never cut; long texts are.
-        long = column in ("goal", "text", "policy")
-        table.add_column(
-            column, no_wrap=True, overflow="ellipsis" if long else "ignore", max_width=90 if long else None
-        )
+        if column in ("goal", "text", "policy"):
+            table.add_column(column, no_wrap=True, overflow="ellipsis", max_width=90)
+        else:
+            width = max(len(_cell(row.get(column, ""))) for row in rows)
+            table.add_column(column, no_wrap=True, min_width=max(width, len(column)))
     for row in rows:
         table.add_row(*(_cell(row.get(column, "")) for column in columns))
     wide_console().print(table)

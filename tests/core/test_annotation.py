@@ -14,7 +14,7 @@ from tutelage.config import load_config
 from tutelage.cycle import accepted_trajectories, experience_trajectories
 from tutelage.design_store import DesignStore
 from tutelage.designs import DESIGNED
-from tutelage.errors import BudgetSpent, ConfigError, JudgeUnfit
+from tutelage.errors import BudgetSpent, ConfigError, JudgeUnfit, PolicyFailed, ProviderRefused
 from tutelage.funnel import UNFIT
 from tutelage.progress import Reporter
 from tutelage.workspace import Workspace
@@ -82,7 +82,7 @@ def test_a_judge_that_costs_money_and_may_not_filter_ends_the_run(expert_server:
 
 def test_a_run_goes_on_under_its_own_settings_only(expert_server: Any, workspace: Workspace) -> None:
     annotate(workspace, "one", 2, Reporter(None))
-    with pytest.raises(ConfigError, match=r"'one' was begun with other settings in: tasks; .*--name"):
+    with pytest.raises(ConfigError, match=r"'one' was begun with .*tasks \(tasks: 2, now 3\).*--name"):
         annotate(workspace, "one", 3, Reporter(None))
     other = opened(workspace.folder, "environments.0.name=toy")
     with closing(other), pytest.raises(ConfigError, match="environments"):
@@ -117,3 +117,19 @@ def test_a_run_that_its_budget_stops_again_and_again_ends_like_an_undisturbed_on
             break
     assert stops > 1
     assert found.counts == whole.counts
+
+
+def test_a_run_that_never_had_an_answer_is_in_nobodys_way(server: Any, workspace: Workspace, tmp_path: Path) -> None:
+    server.faults = [(401, json.dumps({"error": {"message": "no such key"}}), {})] * 99
+    with pytest.raises(ProviderRefused, match="no such key"):
+        annotate(workspace, "one", 2, Reporter(None))
+    assert len(server.requests) <= workspace.config.annotate.calibrate, "one batch, nothing tried again"
+    with closing(opened(workspace.folder, "teacher.model=expert/*")) as scripted:
+        assert len(annotate(scripted, "one", 3, Reporter(None)).accepted) == 3
+
+
+def test_a_provider_that_is_not_there_is_not_taken_for_a_bad_judge(server: Any, workspace: Workspace) -> None:
+    server.http.shutdown()
+    server.http.server_close()
+    with closing(opened(workspace.folder, "teacher.retries=0")) as lonely, pytest.raises(PolicyFailed, match="onnect"):
+        annotate(lonely, "one", 2, Reporter(None))

@@ -99,9 +99,11 @@ def test_only_a_judge_that_was_measured_itself_is_not_measured_again(tmp_path: P
     settings = ["environments.0.name=files", "teacher.model=openai/gpt-4o", "teacher.votes=2", "annotate.calibrate=5"]
     workspace = opened(tmp_path, *settings)
     for other in ("openai/gpt-4o-mini", "openai/gpt-4o-mini, 2 votes", "openai/gpt-4o"):
-        workspace.record.put("calibration", other, {})
+        workspace.record.put("calibration", other, {"n": 5})
         assert of(forecast(workspace, "annotate", 3))["judge"] == (3 + 5) * 2, other
-    workspace.record.put("calibration", "openai/gpt-4o, 2 votes", {})
+    workspace.record.put("calibration", "openai/gpt-4o, 2 votes", {"n": 0})
+    assert of(forecast(workspace, "annotate", 3))["judge"] == (3 + 5) * 2, "it had no answer"
+    workspace.record.put("calibration", "openai/gpt-4o, 2 votes", {"n": 5})
     assert of(forecast(workspace, "annotate", 3))["judge"] == 3 * 2
     workspace.close()
 

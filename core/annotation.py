@@ -24,6 +24,7 @@ from tutelage.agents.judge import judge_label
 from tutelage.agents.personas import invent
 from tutelage.agents.seeds import stable_seed
 from tutelage.agents.views import PersonaView, designer_view
+from tutelage.annotation_settings import same_settings
 from tutelage.completion import AttemptFailed
 from tutelage.config import ActConfig
 from tutelage.curriculum import drawn_tasks
@@ -31,7 +32,7 @@ from tutelage.design_store import DesignStore, hint_of
 from tutelage.designs import CUTS, DESIGNED, EXPLORED, Design, Persona
 from tutelage.environments.base import Environment
 from tutelage.environments.suite import Part
-from tutelage.errors import BudgetSpent, ConfigError, JudgeUnfit, TutelageError
+from tutelage.errors import BudgetSpent, JudgeUnfit, TutelageError
 from tutelage.forecast import price
 from tutelage.funnel import Funnel, funnel
 from tutelage.judging import calibrate_judge
@@ -45,11 +46,6 @@ ROUNDS = 3
 """How often further explorations make up for refused designs."""
 FIRST_BASE = 500_000
 """Place of the first start state among a family's train tasks, far from those that cycles use."""
-DEPENDS_ON: dict[str, set[str]] = {
-    "teacher": {"model", "designer", "temperature", "max_tokens", "tools", "first_thought"},
-    "annotate": {"personas", "explore_steps", "per_exploration"},
-}
-"""Settings that a run depends on; it does not go on under others."""
 SOMEBODY = Persona(name="Somebody", description="A person who uses what is here every day.")
 """Stands in where the model thinks of no persona."""
 
@@ -93,26 +89,9 @@ class Annotation:
         self.drawn = [part for part in parts if part.name not in self.free]
 
     def begin(self) -> None:
-        """Keep what the run depends on, or see that it is still the same. The judge may be another one: what was
-        done is then judged again.
-        """
-        config = self.workspace.config
-        settings = {
-            "tasks": self.count,
-            "environments": [item.model_dump(mode="json") for item in config.environments],
-            "teacher": config.teacher.model_dump(mode="json", include=DEPENDS_ON["teacher"]),
-            "annotate": config.annotate.model_dump(mode="json", include=DEPENDS_ON["annotate"]),
-            "act": config.act.model_dump(mode="json"),
-        }
-        before = self.record.get("annotation-run", self.run)
-        changed = [name for name in settings if before is not None and before[name] != settings[name]]
-        begun = self.store.designs(EXPLORED) or self.record.get("drawn", self.run)
-        if changed and begun:
-            raise ConfigError(
-                f"the annotation {self.run!r} was begun with other settings in: {', '.join(changed)} "
-                f"({_differences(before or {}, settings)}); finish it with those, or give this one a --name"
-            )
-        self.record.put("annotation-run", self.run, settings)
+        """Keep what the run depends on, or see that it is still the same."""
+        begun = bool(self.store.designs(EXPLORED) or self.record.get("drawn", self.run))
+        same_settings(self.record, self.run, self.workspace.config, self.count, begun=begun)
 
     # -- nodes ----------------------------------------------------------------------------------
 
@@ -297,20 +276,6 @@ class Annotation:
         if missing:
             seed = stable_seed(self.workspace.config.seed, self.run, arm)
             run_episodes(missing, policy, suite.make, act=act, seed=seed, on_finished=finished)
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What was and what is, setting by setting."""
-    was = _flat(before)
-    return "; ".join(
-        f"{key}: {was.get(key)}, now {value}" for key, value in _flat(now).items() if was.get(key) != value
-    )
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
-    tables = {name: value if isinstance(value, dict) else {"": value} for name, value in settings.items()}
-    return {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
 
 
 def _about(environment: type[Environment]) -> str:

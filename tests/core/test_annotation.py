@@ -82,7 +82,7 @@ def test_a_judge_that_costs_money_and_may_not_filter_ends_the_run(expert_server:
 
 def test_a_run_goes_on_under_its_own_settings_only(expert_server: Any, workspace: Workspace) -> None:
     annotate(workspace, "one", 2, Reporter(None))
-    with pytest.raises(ConfigError, match=r"'one' was begun with .*tasks \(tasks: 2, now 3\).*--name"):
+    with pytest.raises(ConfigError, match=r"'one' was begun with .*\(tasks: 2, now 3\).*--name"):
         annotate(workspace, "one", 3, Reporter(None))
     other = opened(workspace.folder, "environments.0.name=toy")
     with closing(other), pytest.raises(ConfigError, match="environments"):

@@ -10,7 +10,7 @@ goes on when it is started again under the same name.
 
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from functools import cached_property
+from functools import cache, cached_property
 from random import Random
 from typing import Any, TypedDict
 
@@ -43,7 +43,7 @@ from tutelage.workspace import Workspace
 EXPLORATION = "exploration"
 """Arm of explorations; they feed nothing."""
 ROUNDS = 3
-"""How often further explorations make up for refused designs."""
+"""How many times the explorations that should do there may be, to make up for refused designs."""
 FIRST_BASE = 500_000
 """Place of the first start state among a family's train tasks, far from those that cycles use."""
 SOMEBODY = Persona(name="Somebody", description="A person who uses what is here every day.")
@@ -51,7 +51,7 @@ SOMEBODY = Persona(name="Somebody", description="A person who uses what is here 
 
 
 class State(TypedDict):
-    round: int
+    annotation: "Annotation"
 
 
 def annotate(workspace: Workspace, run: str, count: int, report: Reporter, *, cycle: int = 0) -> Funnel:
@@ -69,7 +69,7 @@ def annotate(workspace: Workspace, run: str, count: int, report: Reporter, *, cy
     annotation = Annotation(workspace, run, count, report, cycle)
     annotation.begin()
     # A fresh context: within another graph's node the run would inherit that graph's checkpointer.
-    Context().run(_graph(annotation).invoke, State(round=0))
+    Context().run(_graph().invoke, State(annotation=annotation))
     return annotation.filter()
 
 
@@ -131,13 +131,12 @@ class Annotation:
 
     def explore(self) -> None:
         """Look around in fresh start states, as far as designs are still missing."""
-        for name, part in self.free.items():
-            missing = self.share[name] - len(self.store.designs(DESIGNED, name))
-            fresh = -(-missing // (CUTS * self.config.per_exploration)) if missing > 0 else 0
-            if any(design.task.environment == name for design in self._unanswered()):
-                fresh = 0  # what an interrupted run left comes first
-            for _ in range(fresh):
-                self.store.add(self._exploration(part))
+        waiting = {design.task.environment for design in self._unanswered()}
+        with self.record.transaction():  # all or none, so that a killed run explores as often as any other
+            for name, part in self.free.items():
+                # What an interrupted run left comes first.
+                for _ in range(0 if name in waiting else self._wanting(name)):
+                    self.store.add(self._exploration(part))
         act = self.workspace.config.act.model_copy(update={"max_steps": self.config.explore_steps})
         tasks = [design.task for design in self._unanswered()]
         self._play(tasks, self.workspace.acting(), EXPLORATION, act)
@@ -189,9 +188,19 @@ class Annotation:
 
     # -- edges and end --------------------------------------------------------------------------
 
-    def more(self) -> bool:
-        """Whether designs are missing that further explorations may bring."""
-        return any(len(self.store.designs(DESIGNED, name)) < self.share[name] for name in self.free)
+    def after_design(self) -> str:
+        """Explore again while designs are missing that it may bring."""
+        return "explore" if any(map(self._wanting, self.free)) else "annotate"
+
+    def _wanting(self, name: str) -> int:
+        """Explorations that would make up for the missing designs, as far as there may be more of them."""
+
+        def enough_for(designs: int) -> int:
+            return -(-max(0, designs) // (CUTS * self.config.per_exploration))
+
+        missing = self.share[name] - len(self.store.designs(DESIGNED, name))
+        left = ROUNDS * enough_for(self.share[name]) - len(self.store.designs(EXPLORED, name))
+        return min(enough_for(missing), max(0, left))
 
     def filter(self) -> Funnel:
         """Accept or not, count, and keep both."""
@@ -215,8 +224,8 @@ class Annotation:
         """Whether the judge's measured precision lets it filter."""
         if self.config.trust_judge:
             return True
-        teacher = self.workspace.config.teacher
-        found = calibrate_judge(self.workspace, teacher.judge or teacher.model, self.config.calibrate, self.report)
+        model = self.workspace.config.teacher.model_for("judge")
+        found = calibrate_judge(self.workspace, model, self.config.calibrate, self.report)
         if found.fit(self.config.min_precision):
             return True
         self.report.say(
@@ -283,36 +292,29 @@ def _about(environment: type[Environment]) -> str:
     return str(getattr(environment, "intro", "") or (environment.__doc__ or "").strip().partition("\n")[0])
 
 
-def _graph(annotation: Annotation) -> Any:
+@cache
+def _graph() -> Any:
     """calibrate → persona → explore → design → (explore …) → annotate → judge; `filter` comes after."""
-    graph: StateGraph[State] = StateGraph(State)
-    nodes: dict[str, Callable[[], None]] = {
-        "calibrate": annotation.calibrate,
-        "persona": annotation.personas,
-        "explore": annotation.explore,
-        "design": annotation.design,
-        "annotate": annotation.annotate,
-        "judge": annotation.judge,
+    graph = StateGraph(State)
+    nodes = {
+        "calibrate": Annotation.calibrate,
+        "persona": Annotation.personas,
+        "explore": Annotation.explore,
+        "design": Annotation.design,
+        "annotate": Annotation.annotate,
+        "judge": Annotation.judge,
     }
-
-    def node(name: str) -> Any:
-        def work(state: State) -> State:
-            nodes[name]()
-            return {"round": state["round"] + (name == "design")}
-
-        return work
-
-    for name in nodes:
-        graph.add_node(name, node(name))
+    for name, method in nodes.items():
+        graph.add_node(name, _node(method))
     graph.add_edge(START, "calibrate")
     graph.add_edge("calibrate", "persona")
     graph.add_edge("persona", "explore")
     graph.add_edge("explore", "design")
-    graph.add_conditional_edges(
-        "design",
-        lambda state: "explore" if state["round"] < ROUNDS and annotation.more() else "annotate",
-        ["explore", "annotate"],
-    )
+    graph.add_conditional_edges("design", _node(Annotation.after_design), ["explore", "annotate"])
     graph.add_edge("annotate", "judge")
     graph.add_edge("judge", END)
     return graph.compile()
+
+
+def _node(method: Callable[[Annotation], object]) -> Any:
+    return lambda state: method(state["annotation"])

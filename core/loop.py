@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """What each kind of cycle consists of."""
 
-FREE_TO_CHANGE = {"workspace", "loop", "budget", "cassette"}
+FREE_TO_CHANGE = {"workspace", "loop", "annotate", "budget", "cassette"}
 """Settings that may differ when an unfinished cycle goes on."""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tutelage import loop
 from tutelage.agents import provider
 from tutelage.annotation import EXPLORATION, annotate
 from tutelage.config import load_config
@@ -78,6 +79,16 @@ def test_a_judge_that_costs_money_and_may_not_filter_ends_the_run(expert_server:
         with pytest.raises(JudgeUnfit, match="--trust-judge"):
             annotate(workspace, "one", 4, Reporter(None))
         assert set(workspace.usage.roles()) == {"judge"}
+
+
+def test_a_cycle_that_such_a_judge_ended_goes_on_when_it_is_trusted(expert_server: Any, tmp_path: Path) -> None:
+    expert_server.reply = lambda request: json.dumps({"successful": True, "reason": "Looks good."})
+    settings = ("teacher.model=openai/gpt-4o-mini", "collect={demonstrations=0, mistaken=0, explored=0, designed=2}")
+    for trusted, stop in (("false", JudgeUnfit), ("true", BudgetSpent)):
+        budget = f"budget.calls={1000 if trusted == 'false' else len(expert_server.requests) + 1}"
+        workspace = opened(tmp_path / "w", *settings, budget, f"annotate.trust_judge={trusted}")
+        with closing(workspace), pytest.raises(stop):
+            loop.run(workspace, "run", Reporter(None))
 
 
 def test_a_run_goes_on_under_its_own_settings_only(expert_server: Any, workspace: Workspace) -> None:

@@ -14,10 +14,11 @@ from tutelage.agents.stickers import Trial, refine
 from tutelage.agents.views import distiller_view
 from tutelage.designs import Hint
 from tutelage.errors import TutelageError
+from tutelage.experience import Content, Experience, Kind, Source, Sticker
 from tutelage.llm import LLM
 from tutelage.patterns import goal_template
 from tutelage.tools import signature
-from tutelage.types import Content, Experience, Frozen, Kind, Source, Sticker, Trajectory, Verdict
+from tutelage.types import Frozen, Trajectory, Verdict
 
 MAX_EXISTING = 12
 """Existing experiences shown to the distiller at most, the newest ones."""

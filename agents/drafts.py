@@ -18,8 +18,9 @@ from pydantic import (
 )
 
 from tutelage.agents.guard import NEGATION, covers
+from tutelage.experience import Content, Guardrail, Kind, Skill, Sticker
 from tutelage.patterns import matches, problem
-from tutelage.types import Content, Guardrail, Kind, Skill, Step, Sticker, Trajectory, Verdict
+from tutelage.types import Step, Trajectory, Verdict
 
 MAX_DRAFTS = 8
 """Drafts of one kind that are looked at."""

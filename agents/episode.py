@@ -6,21 +6,8 @@ from dataclasses import dataclass, field
 from tutelage.agents.seeds import stable_seed
 from tutelage.conversation import split_reply, turn_message
 from tutelage.environments.base import Environment
-from tutelage.types import (
-    Cause,
-    Context,
-    Diagnosis,
-    Ending,
-    Experience,
-    Guardrail,
-    Message,
-    Recall,
-    Reply,
-    Step,
-    Task,
-    Tool,
-    Trajectory,
-)
+from tutelage.experience import Experience, Guardrail, Recall
+from tutelage.types import Cause, Context, Diagnosis, Ending, Message, Reply, Step, Task, Tool, Trajectory
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from tutelage.agents.review import tells
 from tutelage.completion import AttemptFailed
 from tutelage.designs import DESIGNED, Hint
 from tutelage.errors import BudgetSpent, TutelageError
+from tutelage.experience import Experience, Guardrail, Status
 from tutelage.llm import LLM
-from tutelage.types import BROKEN, Experience, Guardrail, Split, Status, Trajectory, Verdict
+from tutelage.types import BROKEN, Split, Trajectory, Verdict
 
 BATCH = 16
 """Trajectories judged, or distilled, between two reports of what came of them."""

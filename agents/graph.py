@@ -21,7 +21,8 @@ from tutelage.agents.lanes import Lane, Opening, Result, outcomes
 from tutelage.agents.seeds import stable_seed
 from tutelage.config import ActConfig
 from tutelage.environments.base import Environment
-from tutelage.types import Cause, Diagnosis, Ending, Policy, Recaller, Task, Trajectory
+from tutelage.experience import Recaller
+from tutelage.types import Cause, Diagnosis, Ending, Policy, Task, Trajectory
 
 CLOSING_SECONDS = 20.0
 """How long closing the environments may take; a hung one is left behind."""

@@ -7,8 +7,8 @@ it matches none. A guardrail with an unusable pattern forbids nothing.
 
 from collections.abc import Iterable
 
+from tutelage.experience import Experience, Guardrail
 from tutelage.patterns import matches, problem
-from tutelage.types import Experience, Guardrail
 
 NEGATION = "not "
 

@@ -27,10 +27,11 @@ from tutelage.calls import CallError, parse_call
 from tutelage.conversation import turn_message
 from tutelage.environments.base import environment_class
 from tutelage.errors import BudgetSpent, TutelageError, UnknownName
+from tutelage.experience import Sticker
 from tutelage.llm import LLM
 from tutelage.patterns import OTHER, generalise, matches, occurs
 from tutelage.tools import meaning as call_meaning
-from tutelage.types import FINE, Cause, Message, Step, Sticker, Trajectory, Verdict
+from tutelage.types import FINE, Cause, Message, Step, Trajectory, Verdict
 
 CANNOT_TELL = "The scripted expert does not know this goal, so it cannot tell what comes first."
 """Note of a scripted utiliser that has no answer; the sticker is then kept, and counted as not verified."""

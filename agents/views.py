@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tutelage.designs import Hint, Persona
-from tutelage.types import Cause, Content, Experience, Sticker, Tool, Trajectory, Verdict
+from tutelage.experience import Content, Experience, Sticker
+from tutelage.types import Cause, Tool, Trajectory, Verdict
 
 ENDED = "ended"
 """The result of the step that ended the episode."""

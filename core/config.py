@@ -127,15 +127,35 @@ class CollectConfig(Section):
     """By the teacher with injected mistakes after extraction, each once without and once with the guardrails."""
 
 
+class TrustConfig(Section):
+    """How far words are trusted by where they come from, 0 to 1."""
+
+    environments: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    """By environment name; one that is not listed has the trust that its class declares."""
+    sources: dict[str, Annotated[float, Field(ge=0, le=1)]] = {"own": 1.0, "import": 0.3, "user": 0.6}
+    """By origin (`import:team-b`) or by its kind (`import`)."""
+    threshold: float = Field(0.5, ge=0, le=1)
+    """Less trust than this means quarantine."""
+
+
 class MemoryConfig(Section):
+    tenant: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+    """Whose memory this workspace's runs use."""
     embedder: str = "wordllama"
     """Short name or dotted path of the embedder."""
     top_k: int = Field(2, ge=0)
     """Skills and stickers shown per episode."""
+    candidates: bool = True
+    """Whether what is on trial is shown and enforced too, marked so."""
+    similar: float = Field(0.85, gt=0, le=1)
+    """Cosine similarity from which two experiences are looked at as one, or as contradicting each other."""
+    capacity: int = Field(10_000, ge=1)
+    """Experiences in use at most; above it they are merged first, then the least useful ones retired."""
     distil_per_family: int = Field(6, ge=1)
     """Successes, and failures, distilled per task family and cycle at most."""
     vector_weight: float = Field(0.6, ge=0, le=1)
     """Weight of the vector score in the fused score; the rest is BM25."""
+    trust: TrustConfig = TrustConfig()
 
 
 class StudentConfig(Section):
@@ -242,6 +262,24 @@ class EvaluateConfig(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
 
 
+class EvidenceConfig(Section):
+    """Whether memory helps: paired train-split episodes of the promoted student with and without it."""
+
+    pairs: int = Field(64, ge=0)
+    """Pairs per measurement in all, over task families first; 0 measures nothing."""
+    item_pairs: int = Field(0, ge=0)
+    """Further pairs, for the single experiences that matter most."""
+    items: int = Field(4, ge=1)
+    """How many of those to begin with."""
+    confidence: float = Field(0.9, gt=0.5, lt=1)
+    margin: float = Field(0.15, gt=0, lt=1)
+    """How much less success without memory still counts as equal."""
+    able: float = Field(0.5, ge=0, le=1)
+    """Success without memory whose lower bound must be reached before the weights count as holding it."""
+    max_blocked: float = Field(0.05, ge=0, le=1)
+    """Share of right actions that a guardrail may stop, at its upper bound, to become active."""
+
+
 class GateConfig(Section):
     min_gain: float = Field(0.0, ge=-1, le=1)
     """The lower bound of the paired gain over the promoted student must exceed this."""
@@ -270,6 +308,7 @@ class Config(Section):
     student: StudentConfig = StudentConfig()
     stages: tuple[Stage, ...] = (SftConfig(), GrpoConfig(), SdpoConfig())
     evaluate: EvaluateConfig = EvaluateConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
     gate: GateConfig = GateConfig()
     loop: LoopConfig = LoopConfig()
 

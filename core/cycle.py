@@ -14,10 +14,11 @@ from tutelage.correcting import Asker, correct
 from tutelage.corrections import kept
 from tutelage.designs import DESIGNED
 from tutelage.errors import ConfigError
+from tutelage.experience import Recaller
 from tutelage.measures import Student
 from tutelage.progress import Reporter
 from tutelage.training.base import StageContext, run_stage
-from tutelage.types import Policy, Recaller, Split, Task, Trajectory
+from tutelage.types import Policy, Split, Task, Trajectory
 from tutelage.workspace import Workspace
 
 SEEDS_PER_CYCLE = 5_000

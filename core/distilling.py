@@ -16,9 +16,10 @@ from tutelage.cycle import (
 )
 from tutelage.design_store import hint_of
 from tutelage.designs import Hint
+from tutelage.experience import Kind
 from tutelage.progress import Reporter
 from tutelage.stats import compare, rate
-from tutelage.types import BROKEN, Kind, Split, Trajectory, Verdict
+from tutelage.types import BROKEN, Split, Trajectory, Verdict
 from tutelage.workspace import Workspace
 
 DISTILLED = "distilled"

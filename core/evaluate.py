@@ -9,8 +9,9 @@ from tutelage import stats
 from tutelage.config import ActConfig, GateConfig
 from tutelage.environments.base import SEEDS_PER_SPLIT, Environment
 from tutelage.environments.suite import Suite
+from tutelage.experience import Recaller
 from tutelage.measures import Arm, Comparison, Rate
-from tutelage.types import Ending, Policy, Recaller, Split, Task, Trajectory
+from tutelage.types import Ending, Policy, Split, Task, Trajectory
 
 if TYPE_CHECKING:
     from tutelage.record import Record

@@ -3,9 +3,9 @@
 from tutelage.cycle import EXPERIENCE_ARMS, accepted_trajectories, cycle_students
 from tutelage.errors import RecordError
 from tutelage.evaluate import gate
+from tutelage.experience import Status
 from tutelage.progress import Reporter
 from tutelage.results import ComparisonDoc, CycleDoc, GateDoc, load, save
-from tutelage.types import Status
 from tutelage.workspace import Workspace
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Row, Select, Table, func, insert, select
 
 from tutelage.database import Database
 from tutelage.errors import RecordError
+from tutelage.experience import Experience, Kind, Status, identity
 from tutelage.fingerprint import fingerprint
 from tutelage.measures import Student
 from tutelage.record_tables import (
@@ -24,9 +25,10 @@ from tutelage.record_tables import (
     PROMOTIONS,
     STUDENTS,
     TRAJECTORIES,
+    USES,
     VERDICTS,
 )
-from tutelage.types import Experience, Kind, Split, Status, Trajectory, Verdict, now
+from tutelage.types import Split, Trajectory, Verdict, now
 
 
 class Record(Database):
@@ -57,8 +59,13 @@ class Record(Database):
                     steps=len(trajectory.steps),
                     created=trajectory.created,
                     body=trajectory.model_dump_json(),
+                    tenant=trajectory.tenant,
+                    origin=trajectory.origin,
                 )
             )
+            if trajectory.shown:
+                uses = [{"experience": item.id, "version": item.version} for item in trajectory.shown]
+                connection.execute(insert(USES), [{"trajectory": trajectory.id, **use} for use in uses])
             return True
 
     def has_key(self, key: str) -> bool:
@@ -168,6 +175,9 @@ class Record(Database):
                     status=experience.status,
                     created=experience.created,
                     body=body,
+                    tenant=experience.tenant,
+                    trust=experience.trust,
+                    identity=identity(experience),
                 )
             )
             mine = {"experience_id": experience.id, "version": experience.version}
@@ -194,6 +204,7 @@ class Record(Database):
         family: str | None = None,
         status: Status | str | None = None,
         source: str | None = None,
+        tenant: str | None = None,
     ) -> list[Experience]:
         """Newest versions, in the order in which the experiences were first added.
 
@@ -208,7 +219,7 @@ class Record(Database):
             .group_by(EXPERIENCES.c.id)
             .subquery()
         )
-        wanted = _where(EXPERIENCES, kind=kind, environment=environment, family=family, status=status)
+        wanted = _where(EXPERIENCES, kind=kind, environment=environment, family=family, status=status, tenant=tenant)
         if source is not None:
             drawn = select(EXPERIENCE_SOURCES.c.experience_id).where(EXPERIENCE_SOURCES.c.trajectory == source)
             wanted.append(EXPERIENCES.c.id.in_(drawn))

@@ -15,7 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 METADATA = MetaData()
 
@@ -47,7 +47,19 @@ TRAJECTORIES = Table(
     Column("steps", Integer, nullable=False),
     Column("created", DateTime(timezone=True), nullable=False),
     Column("body", Text, nullable=False),
+    Column("tenant", String, nullable=False, server_default="default"),
+    Column("origin", String, nullable=False, server_default="own"),
 )
+
+USES = Table(
+    "uses",
+    METADATA,
+    _number(),
+    Column("trajectory", String, ForeignKey("trajectories.id"), nullable=False),
+    Column("experience", String, nullable=False, index=True),
+    Column("version", Integer, nullable=False),
+)
+"""Which experiences stood in which episode's first message."""
 
 VERDICTS = Table(
     "verdicts",
@@ -72,8 +84,25 @@ EXPERIENCES = Table(
     Column("status", String, nullable=False),
     Column("created", DateTime(timezone=True), nullable=False),
     Column("body", Text, nullable=False),
+    Column("tenant", String, nullable=False, server_default="default", index=True),
+    Column("trust", Float, nullable=False, server_default="1"),
+    Column("identity", String, nullable=False, server_default="", index=True),  # digest of what it says, and where
     UniqueConstraint("id", "version"),
 )
+
+TOMBSTONES = Table(
+    "tombstones",
+    METADATA,
+    _number(),
+    Column("kind", String, nullable=False),  # experience or trajectory
+    Column("id", String, nullable=False, unique=True),
+    Column("tenant", String, nullable=False, server_default="default"),
+    Column("reason", Text, nullable=False),
+    Column("by", String, nullable=False),
+    Column("derived", Text, nullable=False),  # JSON: what was made from it, by kind
+    Column("created", DateTime(timezone=True), nullable=False),
+)
+"""What was forgotten: that it was there, and what was made from it, but none of its content."""
 
 EXPERIENCE_SOURCES = Table(
     "experience_sources",

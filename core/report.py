@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage import __version__, plots, results
+from tutelage.experience import Experience, Kind
 from tutelage.measures import Student
 from tutelage.results import ComparisonDoc, CycleDoc, EvaluationDoc, GateDoc
-from tutelage.types import Experience, Kind, Split, Trajectory, now
+from tutelage.types import Split, Trajectory, now
 
 if TYPE_CHECKING:
     from tutelage.record import Record

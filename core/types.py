@@ -1,4 +1,5 @@
-"""The nouns of Tutelage: frozen data that environments, agents, memory and training share.
+"""The nouns of Tutelage: frozen data that environments, agents, memory and training share. Those of memory itself
+are in `tutelage.experience`.
 
 Everything here is immutable, validates on construction and round-trips through JSON, so that a
 trajectory can be read without the code that produced it. Behaviour lives elsewhere.
@@ -8,12 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
 TRAJECTORY_VERSION: Final = 1
+OWN: Final = "own"
+"""Origin of what was played here."""
+TENANT: Final = "default"
+"""The tenant of a workspace that has only one."""
 
 
 class Frozen(BaseModel):
@@ -198,6 +203,9 @@ class Trajectory(Frozen):
     reward: float = 0.0
     ending: Ending
     error: str = ""
+    origin: str = OWN
+    """``own`` (played here), ``import:NAME`` or ``user:NAME``; what it is trusted for is configured."""
+    tenant: str = TENANT
     created: datetime = Field(default_factory=now)
     seconds: float = 0.0
 
@@ -230,98 +238,6 @@ class Verdict(Frozen):
     """How direct the way was, 1 (much wasted) to 4 (nothing wasted); 0: not said."""
     hinted: bool = False
     """Whether the judge saw a designer's hint; its reason then goes to no other role."""
-
-
-# -- experience ---------------------------------------------------------------------------------
-
-
-class Sticker(Frozen):
-    """The situation as atomic conditions and the question restated (after Sticker-TTS, 2509.05007)."""
-
-    kind: Literal["sticker"] = "sticker"
-    conditions: tuple[str, ...] = Field(min_length=1)
-    question: str
-
-
-class Skill(Frozen):
-    """What worked (after Steve-Evolving, 2603.13131)."""
-
-    kind: Literal["skill"] = "skill"
-    preconditions: tuple[str, ...]
-    procedure: tuple[str, ...] = Field(min_length=1)
-    """Resolved actions with slots instead of literals, e.g. ``fill(textbox 'Username', "{goal}")``."""
-    verification: tuple[str, ...]
-
-
-class Guardrail(Frozen):
-    """What must not be repeated; checked in code before an action runs (agents.guard)."""
-
-    kind: Literal["guardrail"] = "guardrail"
-    trigger: tuple[str, ...]
-    """Line patterns; each must match some line of the observation for the rule to apply."""
-    root_cause: str
-    forbidden: str
-    """Pattern over the action's meaning, in the same language as ``trigger``."""
-    remedy: str
-
-
-Content = Annotated[Sticker | Skill | Guardrail, Field(discriminator="kind")]
-Kind = Literal["sticker", "skill", "guardrail"]
-
-
-class Source(Frozen):
-    """Where an experience comes from: a trajectory and the steps in it."""
-
-    trajectory: str
-    task: str
-    steps: tuple[int, ...] = ()
-
-
-class Status(StrEnum):
-    """Only ``active`` experiences are shown and enforced."""
-
-    CANDIDATE = "candidate"
-    ACTIVE = "active"
-    RETIRED = "retired"
-
-
-class Experience(Frozen):
-    """A sticker, skill or guardrail with its provenance. A change makes a new version."""
-
-    id: str = Field(default_factory=lambda: new_id("exp"))
-    version: int = 1
-    environment: str
-    """Where it applies; it is shown and enforced nowhere else."""
-    family: str
-    goal: str
-    """The goal it was drawn from, with slots instead of literals; what search embeds first."""
-    content: Content
-    sources: tuple[Source, ...] = Field(min_length=1)
-    status: Status = Status.CANDIDATE
-    author: str
-    """Label of the distiller that wrote it."""
-    verbatim: str = ""
-    """One exact detail from the source, for keyword search."""
-    created: datetime = Field(default_factory=now)
-
-    @property
-    def kind(self) -> Kind:
-        return self.content.kind
-
-
-class Recall(Frozen):
-    """What memory has to say about one task: texts for the prompt and rules for the code."""
-
-    shown: tuple[Shown, ...] = ()
-    guardrails: tuple[Experience, ...] = ()
-
-
-class Recaller(Protocol):
-    """Memory as an acting agent sees it."""
-
-    def recall(self, task: Task, goal: str, observation: str) -> Recall:
-        """Experiences for this situation; never one that was drawn from this very task."""
-        ...
 
 
 # -- policies -----------------------------------------------------------------------------------

@@ -3,20 +3,21 @@
 import logging
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError
+from tutelage.experience import IN_USE, Change, Experience, Kind, Recall, Status, identity
 from tutelage.keyword import KeywordIndex, tokens
-from tutelage.memory.consolidate import identity, merged, with_status
 from tutelage.memory.embedder import embedder
 from tutelage.memory.index import VectorIndex
+from tutelage.memory.query import Hit, Query
 from tutelage.memory.text import distilled, render, verbatim
+from tutelage.memory.versions import merged, successor, undone
 from tutelage.record import Record
-from tutelage.types import Experience, Kind, Recall, Shown, Split, Status, Step, Task, Trajectory
+from tutelage.types import Shown, Split, Step, Task, Trajectory
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,24 +29,14 @@ OBSERVATION_LENGTH = 1000
 """Characters of the first observation that take part in a recall."""
 
 
-@dataclass(frozen=True)
-class Hit:
-    """An experience found, with its fused score and what it is made of."""
-
-    experience: Experience
-    score: float
-    """Between 0 and 1 (above with the family's boost), comparable within one search only."""
-    vector: float
-    """Cosine similarity to the distilled text."""
-    keyword: float
-    """BM25 score over the verbatim text."""
-
-
 class MemoryStore:
     """Memory of one workspace; one process at a time, any number of its threads."""
 
-    def __init__(self, record: Record, folder: Path, config: MemoryConfig) -> None:
+    def __init__(self, record: Record, folder: Path, config: MemoryConfig, *, tenant: str | None = None) -> None:
         """Open the index in `folder` and repair it where it differs from the record.
+
+        Args:
+            tenant: whose memory; default: the configured one's. Nobody else's is ever read or written.
 
         Raises:
             MemoryBusy: another process has it open.
@@ -53,6 +44,7 @@ class MemoryStore:
         """
         self._record = record
         self._config = config
+        self.tenant = tenant or config.tenant
         self._embedder = embedder(config.embedder)
         self._lock = threading.RLock()
         self._index = VectorIndex(folder, embedder=self._embedder.name, dimension=self._embedder.dimension)
@@ -85,20 +77,39 @@ class MemoryStore:
             known = self._items.get(experience.id) or self._same.get(identity(experience))
             if known == experience:
                 return experience
+            if experience.tenant != self.tenant:
+                raise RecordError(f"this is the memory of {self.tenant!r}, not of {experience.tenant!r}")
             self._refuse_held_out(experience)
             return self._save(merged(known, experience) if known and known.id != experience.id else experience)
 
-    def activate(self, experience_id: str) -> Experience:
-        """Show and enforce it from now on."""
-        with self._lock:
-            return self._save(with_status(self._item(experience_id), Status.ACTIVE))
+    def change(self, experience_id: str, change: Change, **changes: Any) -> Experience:
+        """Make the next version with these fields changed, for the reason given.
 
-    def retire(self, experience_id: str, reason: str) -> Experience:
-        """Neither show nor enforce it any more; it stays in the record, with the reason beside it."""
+        Raises:
+            RecordError: this tenant has no such experience, or the changes are not possible.
+        """
         with self._lock, self._record.transaction():
-            retired = self._save(with_status(self._item(experience_id), Status.RETIRED))
-            self._record.put("retirement", experience_id, {"version": retired.version, "reason": reason})
-            return retired
+            return self._save(successor(self.get(experience_id), change, **changes))
+
+    def move(self, experience_id: str, status: Status, change: Change) -> Experience:
+        """Give it this status, for the reason given; the same version if it has it.
+
+        Raises:
+            RecordError: this tenant has no such experience.
+        """
+        with self._lock, self._record.transaction():
+            item = self.get(experience_id)
+            return item if item.status is status else self.change(experience_id, change, status=status)
+
+    def undo(self, experience_id: str, *, by: str) -> Experience:
+        """Take back the newest change: the next version says what the version before it said.
+
+        Raises:
+            RecordError: this tenant has no such experience, or it has only one version.
+        """
+        with self._lock, self._record.transaction():
+            self.get(experience_id)
+            return self._save(undone(self._record.history(experience_id), by))
 
     def reindex(self) -> int:
         """Drop the index and build it from the record; returns how many experiences it holds."""
@@ -109,24 +120,33 @@ class MemoryStore:
 
     # -- reading --------------------------------------------------------------------------------
 
-    def search(
-        self,
-        text: str,
-        *,
-        kind: Kind | None = None,
-        environment: str | None = None,
-        family: str | None = None,
-        status: Status | str | None = "active",
-        exclude_task: str | None = None,
-        k: int = 5,
-    ) -> list[Hit]:
-        """The best `k` by vectors over distilled text and BM25 over verbatim text, best first.
+    def get(self, experience_id: str) -> Experience:
+        """The newest version. Raises RecordError if this tenant has no such experience."""
+        with self._lock:
+            if experience_id not in self._items:
+                raise RecordError(f"memory has no experience {experience_id!r}")
+            return self._items[experience_id]
 
-        `exclude_task` leaves out whatever was drawn from the task with this id.
-        """
-        kinds = [kind] if kind else None
-        wanted = _wanted(kind=kinds, environment=environment, family=family, status=status)
-        return self._ranked(text, wanted, exclude_task)[:k]
+    def history(self, experience_id: str) -> list[Experience]:
+        """All versions, oldest first. Raises RecordError if this tenant has no such experience."""
+        self.get(experience_id)
+        return self._record.history(experience_id)
+
+    def experiences(self, *, kind: Kind | None = None, statuses: Collection[Status] = ()) -> list[Experience]:
+        """This tenant's experiences, oldest first; `statuses` empty means all."""
+        with self._lock:
+            items = list(self._items.values())
+        return [item for item in items if kind in (None, item.kind) and (not statuses or item.status in statuses)]
+
+    def search(self, query: Query) -> list[Hit]:
+        """The best by vectors over distilled text and BM25 over verbatim text, best first."""
+        wanted = _wanted(
+            kind=list(query.kinds) or None,
+            environment=query.environment,
+            family=query.family,
+            status=list(query.statuses) or None,
+        )
+        return self._ranked(query.text, wanted, query.exclude_task, prefer=query.prefer_family)[: query.k]
 
     def recall(self, task: Task, goal: str, observation: str) -> Recall:
         """What fits this situation: the best skills and stickers as text, and the family's guardrails as rules.
@@ -135,7 +155,7 @@ class MemoryStore:
         something. Nothing that was drawn from this very task is returned.
         """
         with self._lock:
-            wanted = _wanted(environment=task.environment, status=Status.ACTIVE)
+            wanted = _wanted(environment=task.environment, status=list(self._in_use))
             rules = self._matching({**wanted, "family": [task.family], "kind": ["guardrail"]}, task.id)
             shown: dict[str, Shown] = {}
             if self._config.top_k:
@@ -169,11 +189,15 @@ class MemoryStore:
                 "dimension": self._embedder.dimension,
             }
 
+    @property
+    def _in_use(self) -> frozenset[Status]:
+        return IN_USE if self._config.candidates else frozenset({Status.ACTIVE})
+
     # -- inside ---------------------------------------------------------------------------------
 
     def _load(self) -> None:
         """Read the record, and make the index hold just that."""
-        self._items = {item.id: item for item in self._record.experiences()}
+        self._items = {item.id: item for item in self._record.experiences(tenant=self.tenant)}
         self._same = {identity(item): item for item in self._items.values()}
         self._words: dict[str, tuple[int, list[str]]] = {}
         self._keywords: KeywordIndex | None = None
@@ -224,7 +248,8 @@ class MemoryStore:
                 item = allowed[key]
                 boost = FAMILY_BOOST if item.family == prefer else 0.0
                 score = weight * by_vector + (1 - weight) * by_keyword + boost
-                hits.append(Hit(item, score, near[key], words.get(key, 0.0)))
+                parts = {"vector": weight * by_vector, "keyword": (1 - weight) * by_keyword, "family": boost}
+                hits.append(Hit(item, score, near[key], words.get(key, 0.0), parts))
             return sorted(hits, key=lambda hit: -hit.score)
 
     def _keyword_scores(self, text: str) -> dict[str, float]:
@@ -248,11 +273,6 @@ class MemoryStore:
             if all(getattr(item, name) in values for name, values in wanted.items())
             and all(source.task != exclude_task for source in item.sources)
         }
-
-    def _item(self, experience_id: str) -> Experience:
-        if experience_id not in self._items:
-            raise RecordError(f"memory has no experience {experience_id!r}")
-        return self._items[experience_id]
 
     def _refuse_held_out(self, experience: Experience) -> None:
         for source in experience.sources:

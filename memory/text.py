@@ -1,6 +1,7 @@
 """Experiences as text: one line for the prompt, distilled text for vectors, verbatim text for keywords."""
 
-from tutelage.types import Experience, Guardrail, Skill, Sticker, Trajectory
+from tutelage.experience import Experience, Guardrail, Skill, Sticker
+from tutelage.types import Trajectory
 
 
 def render(experience: Experience) -> str:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from tutelage.config import Config, StageConfig
 from tutelage.corrections import Corrected, Correction
 from tutelage.environments.base import Environment
+from tutelage.experience import Experience, Recaller
 from tutelage.measures import Student
 from tutelage.registry import resolve
 from tutelage.training.weights import quiet
-from tutelage.types import Experience, Recaller, Task, Trajectory
+from tutelage.types import Task, Trajectory
 
 if TYPE_CHECKING:
     from tutelage.record import Record

@@ -30,13 +30,14 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.config import SdpoConfig
 from tutelage.conversation import turn_message
 from tutelage.corrections import Correction, keep
+from tutelage.experience import Recaller
 from tutelage.training import weights
 from tutelage.training.base import StageContext, StageResult, lora
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
 from tutelage.training.rollout import Episode, Rollouts
 from tutelage.training.sdpo_trainer import EpisodeSDPOTrainer, ScoredEpisode, ScoredTurn, SDPOConfig
-from tutelage.types import Cause, Message, Recaller, Shown, Step, Task, Trajectory
+from tutelage.types import Cause, Message, Shown, Step, Task, Trajectory
 
 Correct = Callable[[Sequence[Trajectory]], Sequence[Correction]]
 """Asks a teacher about rollouts."""

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, opened
-from tutelage.types import Kind, Split
+from tutelage.experience import IN_USE, Kind, Status
+from tutelage.types import Split
 
 
 class Format(StrEnum):
@@ -31,15 +32,19 @@ def query(
     kind: Annotated[Kind | None, typer.Option(help="Only this kind.")] = None,
     environment: Annotated[str | None, typer.Option(help="Only this environment.")] = None,
     family: Annotated[str | None, typer.Option(help="Only this task family.")] = None,
-    status: Annotated[str, typer.Option(help="candidate, active or retired.")] = "active",
+    status: Annotated[str, typer.Option(help="Only this status; default: those in use.")] = "",
     k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 5,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search the memory by meaning and by keyword."""
+    from tutelage.memory.query import Query
+
     with opened(config, overrides) as workspace:
-        hits = workspace.memory.search(text, kind=kind, environment=environment, family=family, status=status, k=k)
+        statuses = [Status(status)] if status else IN_USE
+        wanted = Query(text, [kind] if kind else (), environment, family, statuses, k=k)
+        hits = workspace.memory.search(wanted)
         rows = [
             {
                 "score": hit.score,

@@ -20,21 +20,10 @@ from tutelage.config import ActConfig, BudgetConfig
 from tutelage.designs import DESIGNED, Hint
 from tutelage.environments.toy import Toy
 from tutelage.errors import BudgetSpent, PolicyFailed, TutelageError
+from tutelage.experience import Experience, Guardrail, Recall, Skill, Status
 from tutelage.llm import LLM
 from tutelage.patterns import matches
-from tutelage.types import (
-    Cause,
-    Experience,
-    Guardrail,
-    Message,
-    Recall,
-    Skill,
-    Split,
-    Status,
-    Task,
-    Trajectory,
-    Verdict,
-)
+from tutelage.types import Cause, Message, Split, Task, Trajectory, Verdict
 
 
 class Says(LLM):

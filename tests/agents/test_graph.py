@@ -11,20 +11,8 @@ from tutelage.calls import Call, CallError
 from tutelage.config import ActConfig
 from tutelage.environments.base import Environment, Outcome
 from tutelage.errors import BudgetSpent, EnvironmentBroken
-from tutelage.types import (
-    Cause,
-    Context,
-    Ending,
-    Experience,
-    Guardrail,
-    Recall,
-    Reply,
-    Shown,
-    Source,
-    Split,
-    Task,
-    Trajectory,
-)
+from tutelage.experience import Experience, Guardrail, Recall, Source
+from tutelage.types import Cause, Context, Ending, Reply, Shown, Split, Task, Trajectory
 
 
 class Counter(Environment):

@@ -3,7 +3,7 @@
 import pytest
 
 from tutelage.agents.guard import forbids
-from tutelage.types import Experience, Guardrail, Skill, Source
+from tutelage.experience import Experience, Guardrail, Skill, Source
 
 GOAL = "Select tea, soup and click Submit"
 PAGE = '[r1] checkbox "tea" checked=true\n  [r2] checkbox "soup" checked=false\n[r3] button "Submit"'

@@ -23,8 +23,9 @@ from tutelage.agents.stickers import (
 from tutelage.agents.views import ModifierView, UtiliserView
 from tutelage.config import BudgetConfig
 from tutelage.errors import BudgetSpent, PolicyFailed
+from tutelage.experience import Sticker
 from tutelage.llm import LLM
-from tutelage.types import Cause, Diagnosis, Message, Sticker, Tool, Trajectory, Verdict
+from tutelage.types import Cause, Diagnosis, Message, Tool, Trajectory, Verdict
 
 STICKER = Sticker(conditions=("There is a form.",), question="What does the form need?")
 

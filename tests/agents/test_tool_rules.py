@@ -20,22 +20,11 @@ from tutelage.config import ActConfig
 from tutelage.environments.base import ActionRefused, Outcome
 from tutelage.environments.files import Files
 from tutelage.environments.tools import NOTHING_YET, ToolEnvironment
+from tutelage.experience import Guardrail, Recall, Skill, Status, Sticker
 from tutelage.llm import LLM
 from tutelage.patterns import matches
 from tutelage.tools import meaning, write_call
-from tutelage.types import (
-    Cause,
-    Guardrail,
-    Recall,
-    Skill,
-    Split,
-    Status,
-    Sticker,
-    Task,
-    Tool,
-    Trajectory,
-    Verdict,
-)
+from tutelage.types import Cause, Split, Task, Tool, Trajectory, Verdict
 
 GOAL = 'Sell "lamp" for 12 to Ana Lima.'
 TWICE = 'Sell "lamp" and "sofa" for 12 to Ana Lima.'

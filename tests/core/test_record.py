@@ -12,23 +12,10 @@ from pathlib import Path
 import pytest
 
 from tutelage.errors import RecordError
+from tutelage.experience import Experience, Skill, Source, Status, Sticker
 from tutelage.measures import Student
 from tutelage.record import Record
-from tutelage.types import (
-    Cause,
-    Diagnosis,
-    Ending,
-    Experience,
-    Skill,
-    Source,
-    Split,
-    Status,
-    Step,
-    Sticker,
-    Task,
-    Trajectory,
-    Verdict,
-)
+from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Trajectory, Verdict
 
 
 def a_trajectory(seed: int = 0, *, split: Split = Split.TRAIN, ending: Ending = Ending.SOLVED) -> Trajectory:

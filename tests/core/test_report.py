@@ -14,27 +14,12 @@ from tutelage import results
 from tutelage.config import GateConfig
 from tutelage.environments.miniwob.browser import find_chromium
 from tutelage.evaluate import compare_arms, gate, read_arm
+from tutelage.experience import Experience, Guardrail, Skill, Source, Status, Sticker
 from tutelage.measures import Student
 from tutelage.record import Record
 from tutelage.report import MOST_TRAJECTORIES, choose, write_report
 from tutelage.results import ComparisonDoc, CycleDoc, EvaluationDoc, GateDoc
-from tutelage.types import (
-    Cause,
-    Diagnosis,
-    Ending,
-    Experience,
-    Guardrail,
-    Shown,
-    Skill,
-    Source,
-    Split,
-    Status,
-    Step,
-    Sticker,
-    Task,
-    Trajectory,
-    Verdict,
-)
+from tutelage.types import Cause, Diagnosis, Ending, Shown, Split, Step, Task, Trajectory, Verdict
 
 FAMILIES = ("click-button", "enter-text", "login-user", "use-spinner")
 ATTACK = '<script>document.title = "owned"</script><img src=x onerror="document.title=\'owned\'">'

@@ -13,10 +13,10 @@ import pytest
 
 from tutelage.config import MemoryConfig
 from tutelage.errors import MemoryBusy
+from tutelage.experience import Experience, Skill, Source, Status
 from tutelage.memory.index import VectorIndex
 from tutelage.memory.store import MemoryStore
 from tutelage.record import Record
-from tutelage.types import Experience, Skill, Source, Status
 
 OTHER_EMBEDDER = """
 import numpy as np

@@ -7,24 +7,11 @@ import pytest
 
 from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError
+from tutelage.experience import Experience, Guardrail, Skill, Source, Status, Sticker
 from tutelage.memory.store import MemoryStore
 from tutelage.memory.text import render
 from tutelage.record import Record
-from tutelage.types import (
-    Cause,
-    Diagnosis,
-    Ending,
-    Experience,
-    Guardrail,
-    Skill,
-    Source,
-    Split,
-    Status,
-    Step,
-    Sticker,
-    Task,
-    Trajectory,
-)
+from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Trajectory
 
 GOALS = {
     "login-user": 'Enter the username "{a}" and the password "{b}" into the text fields and press login.',

@@ -8,10 +8,11 @@ import pytest
 
 from tutelage.config import Config
 from tutelage.environments.toy import Toy
+from tutelage.experience import Recaller
 from tutelage.measures import Student
 from tutelage.record import Record
 from tutelage.training.base import StageContext
-from tutelage.types import Recaller, Split
+from tutelage.types import Split
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import torch
 
 from tutelage.config import SdpoConfig
 from tutelage.corrections import CORRECTION, Correction
+from tutelage.experience import Recall
 from tutelage.training import sdpo, weights
 from tutelage.training.base import run_stage
 from tutelage.training.rollout import Rollouts
 from tutelage.training.sdpo_trainer import OVERRIDDEN, EpisodeSDPOTrainer, layout
-from tutelage.types import Ending, Recall, Shown
+from tutelage.types import Ending, Shown
 
 CANARY = "zebra quartz"
 STAGE = SdpoConfig(

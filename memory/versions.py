@@ -1,0 +1,63 @@
+"""How experiences change: by a new version with its reason, never in place and never twice the same."""
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from tutelage.errors import RecordError
+from tutelage.experience import Change, Experience, Source, Status
+from tutelage.types import now
+
+
+def merged(old: Experience, new: Experience) -> Experience:
+    """`old` with the sources of both, as its next version; `old` itself if `new` adds nothing.
+
+    A candidate becomes active if `new` is; a retired one stays retired.
+    """
+    sources = united(old.sources, new.sources)
+    activates = old.status is Status.CANDIDATE and new.status is Status.ACTIVE
+    if sources == old.sources and not activates:
+        return old
+    status = Status.ACTIVE if activates else old.status
+    return successor(old, Change(by=new.change.by, reason="further sources"), sources=sources, status=status)
+
+
+def united(old: tuple[Source, ...], new: tuple[Source, ...]) -> tuple[Source, ...]:
+    """Each trajectory once, in order of first appearance, with all its steps; no steps means all of it."""
+    result = {source.trajectory: source for source in old}
+    for source in new:
+        known = result.get(source.trajectory)
+        if known is None:
+            result[source.trajectory] = source
+        elif known.steps:
+            steps = tuple(sorted({*known.steps, *source.steps})) if source.steps else ()
+            result[source.trajectory] = known.model_copy(update={"steps": steps})
+    return tuple(result.values())
+
+
+def successor(experience: Experience, change: Change, **changes: object) -> Experience:
+    """The next version, changed so for this reason.
+
+    Raises:
+        RecordError: the changes are not possible.
+    """
+    data = {**dict(experience), "version": experience.version + 1, "created": now(), "change": change, **changes}
+    try:
+        return Experience.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RecordError(f"experience {experience.id} cannot be changed so: {place}: {first['msg']}") from error
+
+
+def undone(history: Sequence[Experience], by: str) -> Experience:
+    """The next version, saying what the version before the newest said.
+
+    Raises:
+        RecordError: there is only one version.
+    """
+    if len(history) < 2:
+        raise RecordError(f"experience {history[-1].id} has only one version; there is nothing to undo")
+    newest, before = history[-1], history[-2]
+    change = Change(by=by, reason=f"undone: {newest.change.reason or 'version ' + str(newest.version)}")
+    return before.model_copy(update={"version": newest.version + 1, "created": now(), "change": change})

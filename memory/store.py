@@ -2,14 +2,15 @@
 
 import logging
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError
-from tutelage.experience import IN_USE, Change, Experience, Kind, Recall, Status, identity
+from tutelage.experience import IN_USE, Change, Experience, Kind, Recall, Recaller, Status, identity
 from tutelage.keyword import KeywordIndex, tokens
 from tutelage.memory.embedder import embedder
 from tutelage.memory.index import VectorIndex
@@ -82,6 +83,20 @@ class MemoryStore:
             self._refuse_held_out(experience)
             return self._save(merged(known, experience) if known and known.id != experience.id else experience)
 
+    def add_many(self, experiences: Iterable[Experience]) -> list[Experience]:
+        """`add` each, all in one transaction: all are kept or, after an error, none.
+
+        Raises:
+            RecordError: as `add`.
+        """
+        with self._lock:
+            try:
+                with self._record.transaction():
+                    return [self.add(experience) for experience in experiences]
+            except BaseException:
+                self._load()
+                raise
+
     def change(self, experience_id: str, change: Change, **changes: Any) -> Experience:
         """Make the next version with these fields changed, for the reason given.
 
@@ -110,6 +125,11 @@ class MemoryStore:
         with self._lock, self._record.transaction():
             self.get(experience_id)
             return self._save(undone(self._record.history(experience_id), by))
+
+    def sync(self) -> None:
+        """Take over what other processes have written to the record; every read does so by itself."""
+        with self._lock:
+            self._load()
 
     def reindex(self) -> int:
         """Drop the index and build it from the record; returns how many experiences it holds."""
@@ -146,7 +166,8 @@ class MemoryStore:
             family=query.family,
             status=list(query.statuses) or None,
         )
-        return self._ranked(query.text, wanted, query.exclude_task, prefer=query.prefer_family)[: query.k]
+        hits = self._ranked(query.text, wanted, query.exclude_task, prefer=query.prefer_family)
+        return [hit for hit in hits if hit.experience.trust >= query.min_trust][: query.k]
 
     def recall(self, task: Task, goal: str, observation: str) -> Recall:
         """What fits this situation: the best skills and stickers as text, and the family's guardrails as rules.
@@ -154,17 +175,54 @@ class MemoryStore:
         Experiences of other families of the environment may be shown too, so that an unseen family gets
         something. Nothing that was drawn from this very task is returned.
         """
+        return self._recalled(task, goal, observation, self._in_use)
+
+    def recaller(
+        self, *, absorbed: bool = False, without: Collection[str] = frozenset(), only: str | None = None
+    ) -> Recaller:
+        """Recall for measuring what experiences do.
+
+        Args:
+            absorbed: also show and enforce what a student has absorbed.
+            without: ids that are never shown or enforced.
+            only: id of the one experience that is shown or enforced, whatever its status, wherever its environment
+                is the task's, and nothing else; not for a task that it was drawn from.
+        """
+        statuses = self._in_use | {Status.ABSORBED} if absorbed else self._in_use
+        return _Recaller(self, statuses, frozenset(without), only)
+
+    def _recalled(
+        self,
+        task: Task,
+        goal: str,
+        observation: str,
+        statuses: Collection[Status],
+        without: Collection[str] = (),
+        only: str | None = None,
+    ) -> Recall:
         with self._lock:
-            wanted = _wanted(environment=task.environment, status=list(self._in_use))
+            if only is not None:
+                return self._only(task, only)
+            wanted = _wanted(environment=task.environment, status=list(statuses))
             rules = self._matching({**wanted, "family": [task.family], "kind": ["guardrail"]}, task.id)
             shown: dict[str, Shown] = {}
             if self._config.top_k:
                 text = f"{goal}\n{observation[:OBSERVATION_LENGTH]}"
                 for hit in self._ranked(text, {**wanted, "kind": ["skill", "sticker"]}, task.id, prefer=task.family):
                     item = hit.experience
-                    line = render(item)
-                    shown.setdefault(line, Shown(id=item.id, version=item.version, text=line))
-            return Recall(shown=tuple(shown.values())[: self._config.top_k], guardrails=tuple(rules.values()))
+                    if item.id not in without:
+                        line = render(item)
+                        shown.setdefault(line, Shown(id=item.id, version=item.version, text=line))
+            enforced = tuple(rule for rule in rules.values() if rule.id not in without)
+            return Recall(shown=tuple(shown.values())[: self._config.top_k], guardrails=enforced)
+
+    def _only(self, task: Task, experience_id: str) -> Recall:
+        item = self.get(experience_id)
+        if item.environment != task.environment or any(source.task == task.id for source in item.sources):
+            return Recall()
+        if item.kind == "guardrail":
+            return Recall(guardrails=(item,))
+        return Recall(shown=(Shown(id=item.id, version=item.version, text=render(item)),))
 
     def sources(self, experience_id: str) -> list[tuple[Trajectory, Step, int]]:
         """The steps it was drawn from, each with its trajectory and index in it."""
@@ -217,7 +275,7 @@ class MemoryStore:
             self._items[experience.id] = self._same[identity(experience)] = experience
             self._keywords = None
             self._write([experience])
-        return experience
+        return self._items[experience.id]
 
     def _write(self, experiences: list[Experience]) -> None:
         if experiences:
@@ -280,6 +338,17 @@ class MemoryStore:
                 split = self._record.trajectory(source.trajectory).task.split
                 if split is not Split.TRAIN:
                     raise RecordError(f"{source.task} is a {split.value} task; only train tasks may feed memory")
+
+
+@dataclass(frozen=True)
+class _Recaller:
+    store: MemoryStore
+    statuses: frozenset[Status]
+    without: frozenset[str]
+    only: str | None
+
+    def recall(self, task: Task, goal: str, observation: str) -> Recall:
+        return self.store._recalled(task, goal, observation, self.statuses, self.without, self.only)
 
 
 def _wanted(**values: list[Any] | str | None) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from tutelage.config import MemoryConfig
 from tutelage.errors import MemoryBusy
 from tutelage.experience import Experience, Skill, Source, Status
 from tutelage.memory.index import VectorIndex
+from tutelage.memory.query import Query
 from tutelage.memory.store import MemoryStore
 from tutelage.record import Record
 
@@ -56,7 +57,7 @@ def filled(tmp_path: Path) -> tuple[Record, Path]:
 def _goals(record: Record, folder: Path, query: str, config: MemoryConfig | None = None) -> list[str]:
     with MemoryStore(record, folder, config or MemoryConfig()) as memory:
         assert memory.stats()["indexed"] == memory.stats()["experiences"] == 3
-        return [hit.experience.goal for hit in memory.search(query, k=1)]
+        return [hit.experience.goal for hit in memory.search(Query(query, k=1))]
 
 
 def test_vectors_are_found_filtered_and_replaced(tmp_path: Path) -> None:

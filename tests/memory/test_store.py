@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError
-from tutelage.experience import Experience, Guardrail, Skill, Source, Status, Sticker
+from tutelage.experience import Change, Experience, Guardrail, Skill, Source, Status, Sticker
+from tutelage.memory.query import Query
 from tutelage.memory.store import MemoryStore
 from tutelage.memory.text import render
 from tutelage.record import Record
@@ -104,13 +106,13 @@ def test_a_paraphrase_and_a_verbatim_detail_are_both_found_among_many(world: Wor
     for family in GOALS:
         world.learn(family, verbatim="error XJ9-7741" if family == "book-flight" else "")
     world.learn("click-pie", word="Quixotic")
-    found = world.memory.search("log in with the given user and password", kind="skill")
+    found = world.memory.search(Query("log in with the given user and password", kinds=("skill",)))
     assert found[0].experience.family == "login-user"
     # Neither half alone would do: the detail is not in the distilled text, the paraphrase not in the verbatim one.
-    detail = world.memory.search("xj9")[0]
+    detail = world.memory.search(Query("xj9"))[0]
     assert (detail.experience.family, detail.keyword > 0) == ("book-flight", True)
-    assert world.memory.search("which one was quixotic?")[0].experience.family == "click-pie"
-    paraphrase = world.memory.search("purchase airplane tickets")[0]
+    assert world.memory.search(Query("which one was quixotic?"))[0].experience.family == "click-pie"
+    paraphrase = world.memory.search(Query("purchase airplane tickets"))[0]
     assert (paraphrase.experience.family, paraphrase.keyword) == ("book-flight", 0)
     scores = [hit.score for hit in found]
     assert scores == sorted(scores, reverse=True)
@@ -118,19 +120,22 @@ def test_a_paraphrase_and_a_verbatim_detail_are_both_found_among_many(world: Wor
 
 
 def test_filters_and_an_empty_memory(world: World) -> None:
-    assert world.memory.search("anything") == []
+    assert world.memory.search(Query("anything")) == []
     skill = world.learn("login-user")
     sticker = world.learn("login-user", 1, Sticker(conditions=("two fields",), question="what next?"))
     candidate = world.learn("click-tab", status=Status.CANDIDATE)
 
-    def found(**wanted: object) -> set[str]:
-        return {hit.experience.id for hit in world.memory.search("log in", **wanted)}
+    def found(**wanted: Any) -> set[str]:
+        return {hit.experience.id for hit in world.memory.search(Query("log in", **wanted))}
 
-    assert found() == {skill.id, sticker.id}
-    assert found(kind="sticker") == {sticker.id}
-    assert found(status=None) == {skill.id, sticker.id, candidate.id}
-    assert found(status="candidate") == {candidate.id}
-    assert found(family="click-tab") == found(environment="other") == set()
+    retired = world.learn("click-pie", status=Status.RETIRED, trust=0.5)
+    assert found() == {skill.id, sticker.id, candidate.id}
+    assert found(kinds=("sticker",)) == {sticker.id}
+    assert found(statuses=()) == {skill.id, sticker.id, candidate.id, retired.id}
+    assert found(statuses=(Status.CANDIDATE,)) == {candidate.id}
+    assert found(statuses=(), min_trust=0.6) == {skill.id, sticker.id, candidate.id}
+    assert found(family="click-tab") == {candidate.id}
+    assert found(family="click-pie") == found(environment="other") == set()
     assert found(k=1) < {skill.id, sticker.id}
 
 
@@ -140,7 +145,7 @@ def test_nothing_drawn_from_the_task_itself_is_returned(world: World) -> None:
     world.learn("login-user", 7, rule)
     other = world.learn("login-user", 8, Skill(preconditions=(), procedure=("other()",), verification=()))
     task = Task(environment="miniwob", family="login-user", seed=7, split=Split.TRAIN)
-    hits = world.memory.search("log in", exclude_task=task.id)
+    hits = world.memory.search(Query("log in", exclude_task=task.id))
     assert [hit.experience.id for hit in hits] == [other.id]
     recall = world.memory.recall(task, "log in", "")
     assert [shown.id for shown in recall.shown] == [other.id]
@@ -150,7 +155,7 @@ def test_nothing_drawn_from_the_task_itself_is_returned(world: World) -> None:
     assert [item.content for item in elsewhere.guardrails] == [rule]
     # A merged experience counts every task it was drawn from.
     assert world.learn("login-user", 7, other.content).id == other.id
-    assert world.memory.search("log in", exclude_task=task.id) == []
+    assert world.memory.search(Query("log in", exclude_task=task.id)) == []
 
 
 def test_recall_prefers_the_own_family_and_has_something_for_an_unseen_one(world: World) -> None:
@@ -174,20 +179,54 @@ def test_the_same_again_is_merged_into_a_new_version_with_all_sources(world: Wor
     assert (second.id, second.version, len(second.sources)) == (first.id, 2, 2)
     assert world.memory.add(second) == second
     assert world.memory.add(an_experience(world.record.trajectories()[0], status=Status.CANDIDATE)) == second
-    assert world.memory.search("log in") == []
-    active = world.memory.activate(first.id)
-    assert (active.version, active.status) == (3, Status.ACTIVE)
-    assert world.memory.activate(first.id) == active
-    assert [hit.experience for hit in world.memory.search("log in")] == [active]
-    retired = world.memory.retire(first.id, "of no use")
-    assert world.memory.search("log in") == []
-    assert world.record.get("retirement", first.id) == {"version": 4, "reason": "of no use"}
+    measured = Change(by="evidence", reason="helps", numbers={"low": 0.1})
+    active = world.memory.move(first.id, Status.ACTIVE, measured)
+    assert (active.version, active.status, active.change) == (3, Status.ACTIVE, measured)
+    assert world.memory.move(first.id, Status.ACTIVE, measured) == active
+    assert [hit.experience for hit in world.memory.search(Query("log in"))] == [active]
+    retired = world.memory.move(first.id, Status.RETIRED, Change(by="evidence", reason="of no use"))
+    assert world.memory.search(Query("log in")) == []
     assert world.learn("login-user", 3).status is Status.RETIRED, "finding it again does not bring it back"
-    assert [item.version for item in world.record.history(first.id)] == [1, 2, 3, 4, 5]
-    assert world.record.history(first.id)[3] == retired
+    assert [item.version for item in world.memory.history(first.id)] == [1, 2, 3, 4, 5]
+    assert world.memory.history(first.id)[3] == retired
+    assert world.memory.undo(first.id, by="hand:me").sources == retired.sources
+    assert [item.version for item in world.memory.history(first.id)] == [1, 2, 3, 4, 5, 6]
     # Opposites are neighbours as vectors and must stay two things.
     always, never = (Sticker(conditions=(f"{word} confirm the id",), question="q") for word in ("always", "never"))
     assert world.learn("login-user", 4, always).id != world.learn("login-user", 5, never).id
+
+
+def test_measuring_may_add_what_is_absorbed_leave_out_one_or_show_just_one(world: World) -> None:
+    skill, other = world.learn("login-user"), world.learn("click-tab", 1)
+    rule = world.learn("login-user", 2, Guardrail(trigger=(), root_cause="c", forbidden="x", remedy="y"))
+    world.memory.move(skill.id, Status.ABSORBED, Change(by="absorption"))
+    task = Task(environment="miniwob", family="login-user", seed=9, split=Split.TRAIN)
+
+    def recalled(task: Task = task, **how: Any) -> tuple[set[str], set[str]]:
+        recall = world.memory.recaller(**how).recall(task, "log in", "")
+        return {shown.id for shown in recall.shown}, {item.id for item in recall.guardrails}
+
+    assert recalled() == ({other.id}, {rule.id})
+    assert recalled(absorbed=True) == ({skill.id, other.id}, {rule.id})
+    assert recalled(absorbed=True, without=frozenset({other.id, rule.id})) == ({skill.id}, set())
+    assert recalled(only=skill.id) == ({skill.id}, set())
+    assert recalled(only=rule.id) == (set(), {rule.id})
+    assert recalled(task.model_copy(update={"seed": 0}), only=skill.id) == (set(), set())
+
+
+def test_of_many_all_are_kept_or_none(world: World) -> None:
+    trajectories = [a_trajectory("login-user", seed) for seed in range(3)]
+    held_out = a_trajectory("click-tab", 0, split=Split.TEST)
+    for trajectory in (*trajectories, held_out):
+        world.record.add_trajectory(trajectory, key=trajectory.id, cycle=1, arm="teacher")
+    batch = [an_experience(trajectory) for trajectory in trajectories]
+    with pytest.raises(RecordError, match="only train tasks may feed memory"):
+        world.memory.add_many([*batch, an_experience(held_out)])
+    assert world.memory.experiences() == world.memory.search(Query("log in")) == world.record.experiences() == []
+    added = world.memory.add_many(batch)
+    assert [(item.id, item.version) for item in added] == [(batch[0].id, version) for version in (1, 2, 3)]
+    assert world.memory.add_many(batch) == [added[2]] * 3
+    assert world.memory.experiences() == [added[2]]
 
 
 def test_drill_down_leads_to_the_very_steps(world: World) -> None:
@@ -209,9 +248,9 @@ def test_held_out_tasks_never_feed_memory(world: World, split: Split) -> None:
 def test_reindex_keeps_everything(world: World) -> None:
     for family in ("login-user", "click-tab", "book-flight"):
         world.learn(family)
-    before = world.memory.search("log in", k=3)
+    before = world.memory.search(Query("log in", k=3))
     assert world.memory.reindex() == 3
-    after = world.memory.search("log in", k=3)
+    after = world.memory.search(Query("log in", k=3))
     assert [hit.experience for hit in after] == [hit.experience for hit in before]
     assert world.memory.stats()["by_kind"] == {"skill": 3}
 

@@ -6,7 +6,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, Row, Select, create_engine, event, insert, inspect, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.exc import DBAPIError
 
 from tutelage.errors import RecordError
@@ -72,6 +84,19 @@ class Database:
             finally:
                 self._local.connection = None
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """All reads inside see the record as it is at the first of them; no writes."""
+        if getattr(self._local, "connection", None) is not None:
+            yield
+            return
+        with self._engine.begin() as connection:
+            self._local.connection = connection
+            try:
+                yield
+            finally:
+                self._local.connection = None
+
     def _rows(self, query: Select[Any]) -> list[Row[Any]]:
         """Read, inside this thread's transaction if there is one."""
         outer: Connection | None = getattr(self._local, "connection", None)
@@ -79,6 +104,16 @@ class Database:
             return list(outer.execute(query))
         with self._engine.connect() as connection:
             return list(connection.execute(query))
+
+    def _one(self, rows: list[Row[Any]], what: str, key: str) -> Row[Any]:
+        if not rows:
+            raise RecordError(f"{self.name} has no {what} {key!r}")
+        return rows[0]
+
+
+def where(table: Table, **wanted: Any) -> list[ColumnElement[bool]]:
+    """Conditions on the columns of that name; None asks for nothing."""
+    return [table.c[name] == value for name, value in wanted.items() if value is not None]
 
 
 def _check_schema(connection: Connection, name: str) -> None:

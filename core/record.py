@@ -1,7 +1,7 @@
 """The record: one SQL database per workspace with everything that happened; all else can be rebuilt from it.
 
-Rows are only ever added. Each add is idempotent and one transaction of its own, unless it happens
-inside ``with record.transaction():``, which makes several of them one.
+Rows are only ever added, but for what is forgotten. Each add is idempotent and one transaction of its own, unless it
+happens inside ``with record.transaction():``, which makes several of them one.
 """
 
 import json
@@ -9,17 +9,15 @@ from collections.abc import Collection
 from datetime import UTC
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, Table, func, insert, select
+from sqlalchemy import Select, insert, select
 
-from tutelage.database import Database
+from tutelage.database import where
 from tutelage.errors import RecordError
-from tutelage.experience import Experience, Kind, Status, identity
 from tutelage.fingerprint import fingerprint
 from tutelage.measures import Student
+from tutelage.record_experiences import Experiences
 from tutelage.record_tables import (
     DOCUMENTS,
-    EXPERIENCE_SOURCES,
-    EXPERIENCES,
     METADATA,
     METRICS,
     PROMOTIONS,
@@ -31,7 +29,7 @@ from tutelage.record_tables import (
 from tutelage.types import Split, Trajectory, Verdict, now
 
 
-class Record(Database):
+class Record(Experiences):
     """What happened in one workspace, as the nouns of `tutelage.types`."""
 
     # -- trajectories ---------------------------------------------------------------------------
@@ -93,10 +91,11 @@ class Record(Database):
         split: Split | None = None,
         success: bool | None = None,
         policy: str | None = None,
+        tenant: str | None = None,
         limit: int | None = None,
     ) -> list[Trajectory]:
         """In order of insertion."""
-        wanted = _where(
+        wanted = where(
             TRAJECTORIES,
             cycle=cycle,
             arm=arm,
@@ -105,6 +104,7 @@ class Record(Database):
             split=split,
             success=success,
             policy=policy,
+            tenant=tenant,
         )
         query = select(TRAJECTORIES.c.body).where(*wanted).order_by(TRAJECTORIES.c.n).limit(limit)
         return [Trajectory.model_validate_json(row.body) for row in self._rows(query)]
@@ -118,7 +118,7 @@ class Record(Database):
             RecordError: there is no such trajectory.
         """
         with self.transaction() as connection:
-            same = _where(VERDICTS, trajectory=verdict.trajectory, judge=verdict.judge)
+            same = where(VERDICTS, trajectory=verdict.trajectory, judge=verdict.judge)
             if self._rows(select(VERDICTS.c.n).where(*same)):
                 return False
             if not self.has_trajectory(verdict.trajectory):
@@ -142,100 +142,6 @@ class Record(Database):
     def verdicts(self) -> list[Verdict]:
         rows = self._rows(select(VERDICTS.c.body).order_by(VERDICTS.c.n))
         return [Verdict.model_validate_json(row.body) for row in rows]
-
-    # -- experiences ----------------------------------------------------------------------------
-
-    def save_experience(self, experience: Experience) -> bool:
-        """Add one version; False if exactly this is there already.
-
-        Raises:
-            RecordError: this version exists with other content, or versions would be skipped.
-        """
-        body = experience.model_dump_json()
-        with self.transaction() as connection:
-            versions = {version.version: version for version in self.history(experience.id)}
-            if experience.version in versions:
-                if versions[experience.version] == experience:
-                    return False
-                raise RecordError(
-                    f"experience {experience.id} version {experience.version} exists and differs; add a new version"
-                )
-            if experience.version != len(versions) + 1:
-                raise RecordError(
-                    f"experience {experience.id} has {len(versions)} versions; the next is "
-                    f"{len(versions) + 1}, not {experience.version}"
-                )
-            connection.execute(
-                insert(EXPERIENCES).values(
-                    id=experience.id,
-                    version=experience.version,
-                    kind=experience.kind,
-                    environment=experience.environment,
-                    family=experience.family,
-                    status=experience.status,
-                    created=experience.created,
-                    body=body,
-                    tenant=experience.tenant,
-                    trust=experience.trust,
-                    identity=identity(experience),
-                )
-            )
-            mine = {"experience_id": experience.id, "version": experience.version}
-            sources = [
-                {**mine, "trajectory": source.trajectory, "task": source.task, "step": step}
-                for source in experience.sources
-                for step in source.steps or (None,)
-            ]
-            connection.execute(insert(EXPERIENCE_SOURCES), sources)
-            return True
-
-    def experience(self, experience_id: str, version: int | None = None) -> Experience:
-        """One version, the newest by default. Raises RecordError if there is none."""
-        wanted = _where(EXPERIENCES, id=experience_id, version=version)
-        rows = self._rows(select(EXPERIENCES.c.body).where(*wanted).order_by(EXPERIENCES.c.version.desc()).limit(1))
-        what = "experience" if version is None else f"version {version} of experience"
-        return Experience.model_validate_json(self._one(rows, what, experience_id).body)
-
-    def experiences(
-        self,
-        *,
-        kind: Kind | None = None,
-        environment: str | None = None,
-        family: str | None = None,
-        status: Status | str | None = None,
-        source: str | None = None,
-        tenant: str | None = None,
-    ) -> list[Experience]:
-        """Newest versions, in the order in which the experiences were first added.
-
-        `source` asks for those drawn from this trajectory.
-        """
-        newest = (
-            select(
-                EXPERIENCES.c.id,
-                func.max(EXPERIENCES.c.version).label("version"),
-                func.min(EXPERIENCES.c.n).label("first"),
-            )
-            .group_by(EXPERIENCES.c.id)
-            .subquery()
-        )
-        wanted = _where(EXPERIENCES, kind=kind, environment=environment, family=family, status=status, tenant=tenant)
-        if source is not None:
-            drawn = select(EXPERIENCE_SOURCES.c.experience_id).where(EXPERIENCE_SOURCES.c.trajectory == source)
-            wanted.append(EXPERIENCES.c.id.in_(drawn))
-        query = (
-            select(EXPERIENCES.c.body)
-            .join(newest, (EXPERIENCES.c.id == newest.c.id) & (EXPERIENCES.c.version == newest.c.version))
-            .where(*wanted)
-            .order_by(newest.c.first)
-        )
-        return [Experience.model_validate_json(row.body) for row in self._rows(query)]
-
-    def history(self, experience_id: str) -> list[Experience]:
-        """All versions, oldest first; empty if there is no such experience."""
-        mine = EXPERIENCES.c.id == experience_id
-        rows = self._rows(select(EXPERIENCES.c.body).where(mine).order_by(EXPERIENCES.c.version))
-        return [Experience.model_validate_json(row.body) for row in rows]
 
     # -- students -------------------------------------------------------------------------------
 
@@ -308,7 +214,7 @@ class Record(Database):
     def add_metrics(self, run: str, step: int, values: dict[str, float]) -> None:
         """Keep the values of one step; a name that this step of the run has already stays as it is."""
         with self.transaction() as connection:
-            known = {row.name for row in self._rows(select(METRICS.c.name).where(*_where(METRICS, run=run, step=step)))}
+            known = {row.name for row in self._rows(select(METRICS.c.name).where(*where(METRICS, run=run, step=step)))}
             fresh = [
                 {"run": run, "step": step, "name": name, "value": None if value != value else float(value)}
                 for name, value in values.items()
@@ -319,9 +225,7 @@ class Record(Database):
 
     def metrics(self, run: str | None = None) -> list[dict[str, Any]]:
         """``run``, ``step``, ``name`` and ``value`` of each, in order of insertion."""
-        query = (
-            select(*METRICS.c["run", "step", "name", "value"]).where(*_where(METRICS, run=run)).order_by(METRICS.c.n)
-        )
+        query = select(*METRICS.c["run", "step", "name", "value"]).where(*where(METRICS, run=run)).order_by(METRICS.c.n)
         rows = [dict(row._mapping) for row in self._rows(query)]
         return [{**row, "value": float("nan")} if row["value"] is None else row for row in rows]
 
@@ -358,16 +262,7 @@ class Record(Database):
         tables["documents"] = [row for row in tables["documents"] if row["kind"] not in without]
         return fingerprint(tables)
 
-    def _one(self, rows: list[Row[Any]], what: str, key: str) -> Row[Any]:
-        if not rows:
-            raise RecordError(f"{self.name} has no {what} {key!r}")
-        return rows[0]
-
-
-def _where(table: Table, **wanted: Any) -> list[ColumnElement[bool]]:
-    return [table.c[name] == value for name, value in wanted.items() if value is not None]
-
 
 def _newest_document(kind: str, key: str) -> Select[Any]:
-    mine = _where(DOCUMENTS, kind=kind, key=key)
+    mine = where(DOCUMENTS, kind=kind, key=key)
     return select(*DOCUMENTS.c["version", "body"]).where(*mine).order_by(DOCUMENTS.c.version.desc()).limit(1)

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     ForeignKeyConstraint,
+    Index,
     Integer,
     MetaData,
     String,
@@ -55,7 +56,7 @@ USES = Table(
     "uses",
     METADATA,
     _number(),
-    Column("trajectory", String, ForeignKey("trajectories.id"), nullable=False),
+    Column("trajectory", String, ForeignKey("trajectories.id"), nullable=False, index=True),
     Column("experience", String, nullable=False, index=True),
     Column("version", Integer, nullable=False),
 )
@@ -88,6 +89,7 @@ EXPERIENCES = Table(
     Column("trust", Float, nullable=False, server_default="1"),
     Column("identity", String, nullable=False, server_default="", index=True),  # digest of what it says, and where
     UniqueConstraint("id", "version"),
+    sqlite_autoincrement=True,  # the number of a forgotten row is never used again
 )
 
 TOMBSTONES = Table(
@@ -101,6 +103,7 @@ TOMBSTONES = Table(
     Column("by", String, nullable=False),
     Column("derived", Text, nullable=False),  # JSON: what was made from it, by kind
     Column("created", DateTime(timezone=True), nullable=False),
+    sqlite_autoincrement=True,
 )
 """What was forgotten: that it was there, and what was made from it, but none of its content."""
 
@@ -114,6 +117,7 @@ EXPERIENCE_SOURCES = Table(
     Column("task", String, nullable=False, index=True),
     Column("step", Integer),  # empty: the trajectory as a whole
     ForeignKeyConstraint(["experience_id", "version"], ["experiences.id", "experiences.version"]),
+    Index("ix_experience_sources_experience", "experience_id", "version"),
 )
 
 STUDENTS = Table(

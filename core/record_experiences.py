@@ -1,0 +1,235 @@
+"""The experiences of a record: every version, what was forgotten, and light reads for whoever needs no content."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import Row, and_, case, distinct, func, insert, select
+
+from tutelage.database import Database, where
+from tutelage.errors import RecordError
+from tutelage.experience import Experience, Kind, Status, identity
+from tutelage.record_tables import EXPERIENCE_SOURCES, EXPERIENCES, TOMBSTONES, TRAJECTORIES, USES
+from tutelage.types import BROKEN
+
+
+class ExperienceRow(NamedTuple):
+    """The newest version of an experience without its content."""
+
+    n: int
+    """Number of its row; grows with every version that is saved, by whichever process, and is never used again."""
+    id: str
+    version: int
+    kind: Kind
+    environment: str
+    family: str
+    status: Status
+    tenant: str
+    trust: float
+    identity: str
+    created: datetime
+    tasks: frozenset[str]
+    """Ids of the tasks that it was drawn from."""
+
+
+class Newest(NamedTuple):
+    """How far the record is; one that is equal to an earlier one means that nothing was saved or forgotten since."""
+
+    experience: int
+    """Number of the newest row of an experience; 0 while there is none."""
+    tombstone: int
+    """Number of the newest tombstone; 0 while there is none."""
+
+
+class Uses(NamedTuple):
+    """In how many episodes with memory on an experience stood in the first message."""
+
+    shown: int
+    sound: int
+    """Of those, the ones that did not break."""
+    solved: int
+    """Of the sound ones, those that the environment accepted."""
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """What was forgotten: that it was there and what was made from it, and none of its content."""
+
+    n: int
+    """Grows with each; never used again."""
+    kind: Literal["experience", "trajectory"]
+    id: str
+    tenant: str
+    reason: str
+    by: str
+    derived: dict[str, list[str]]
+    """Ids of what was made from it or showed it: ``students``, ``experiences`` and ``trajectories``."""
+    created: datetime
+
+
+class Experiences(Database):
+    """A change makes a new version; versions are only ever added, unless the whole experience is forgotten."""
+
+    def save_experience(self, experience: Experience) -> bool:
+        """Add one version; False if exactly this is there already.
+
+        Raises:
+            RecordError: this version exists with other content, versions would be skipped, or it was forgotten.
+        """
+        with self.transaction() as connection:
+            versions = {version.version: version for version in self.history(experience.id)}
+            if experience.version in versions:
+                if versions[experience.version] == experience:
+                    return False
+                raise RecordError(
+                    f"experience {experience.id} version {experience.version} exists and differs; add a new version"
+                )
+            if not versions:
+                self._refuse_forgotten(experience.id)
+            if experience.version != len(versions) + 1:
+                raise RecordError(
+                    f"experience {experience.id} has {len(versions)} versions; the next is "
+                    f"{len(versions) + 1}, not {experience.version}"
+                )
+            connection.execute(
+                insert(EXPERIENCES).values(
+                    id=experience.id,
+                    version=experience.version,
+                    kind=experience.kind,
+                    environment=experience.environment,
+                    family=experience.family,
+                    status=experience.status,
+                    created=experience.created,
+                    body=experience.model_dump_json(),
+                    tenant=experience.tenant,
+                    trust=experience.trust,
+                    identity=identity(experience),
+                )
+            )
+            mine = {"experience_id": experience.id, "version": experience.version}
+            sources = [
+                {**mine, "trajectory": source.trajectory, "task": source.task, "step": step}
+                for source in experience.sources
+                for step in source.steps or (None,)
+            ]
+            connection.execute(insert(EXPERIENCE_SOURCES), sources)
+            return True
+
+    def experience(self, experience_id: str, version: int | None = None) -> Experience:
+        """One version, the newest by default. Raises RecordError if there is none, or it was forgotten."""
+        wanted = where(EXPERIENCES, id=experience_id, version=version)
+        rows = self._rows(select(EXPERIENCES.c.body).where(*wanted).order_by(EXPERIENCES.c.version.desc()).limit(1))
+        if not rows:
+            self._refuse_forgotten(experience_id)
+        what = "experience" if version is None else f"version {version} of experience"
+        return Experience.model_validate_json(self._one(rows, what, experience_id).body)
+
+    def experiences(
+        self,
+        *,
+        kind: Kind | None = None,
+        environment: str | None = None,
+        family: str | None = None,
+        status: Status | str | None = None,
+        source: str | None = None,
+        tenant: str | None = None,
+    ) -> list[Experience]:
+        """Newest versions, in the order in which the experiences were first added.
+
+        `source` asks for those drawn from this trajectory.
+        """
+        newest = (
+            select(
+                EXPERIENCES.c.id,
+                func.max(EXPERIENCES.c.version).label("version"),
+                func.min(EXPERIENCES.c.n).label("first"),
+            )
+            .group_by(EXPERIENCES.c.id)
+            .subquery()
+        )
+        wanted = where(EXPERIENCES, kind=kind, environment=environment, family=family, status=status, tenant=tenant)
+        if source is not None:
+            drawn = select(EXPERIENCE_SOURCES.c.experience_id).where(EXPERIENCE_SOURCES.c.trajectory == source)
+            wanted.append(EXPERIENCES.c.id.in_(drawn))
+        query = (
+            select(EXPERIENCES.c.body)
+            .join(newest, (EXPERIENCES.c.id == newest.c.id) & (EXPERIENCES.c.version == newest.c.version))
+            .where(*wanted)
+            .order_by(newest.c.first)
+        )
+        return [Experience.model_validate_json(row.body) for row in self._rows(query)]
+
+    def history(self, experience_id: str) -> list[Experience]:
+        """All versions, oldest first; empty if there is no such experience."""
+        mine = EXPERIENCES.c.id == experience_id
+        rows = self._rows(select(EXPERIENCES.c.body).where(mine).order_by(EXPERIENCES.c.version))
+        return [Experience.model_validate_json(row.body) for row in rows]
+
+    # -- without their content ------------------------------------------------------------------
+
+    def newest(self) -> Newest:
+        """How far the record is; costs microseconds, so that it can be asked before every read."""
+        experience = select(func.coalesce(func.max(EXPERIENCES.c.n), 0)).scalar_subquery()
+        tombstone = select(func.coalesce(func.max(TOMBSTONES.c.n), 0)).scalar_subquery()
+        return Newest(*self._rows(select(experience, tombstone))[0])
+
+    def experience_rows(self, *, after: int = 0, tenant: str | None = None) -> list[ExperienceRow]:
+        """The newest version of every experience that has a row numbered above `after`, by number of the row."""
+        later = EXPERIENCES.alias()
+        newer = select(later.c.n).where(later.c.id == EXPERIENCES.c.id, later.c.version > EXPERIENCES.c.version)
+        wanted = and_(EXPERIENCES.c.n > after, *where(EXPERIENCES, tenant=tenant), ~newer.exists())
+        columns = EXPERIENCES.c[*(name for name in ExperienceRow._fields if name != "tasks")]
+        source = EXPERIENCE_SOURCES.c
+        with self.reading():
+            rows = self._rows(select(*columns).where(wanted).order_by(EXPERIENCES.c.n))
+            mine = and_(source.experience_id == EXPERIENCES.c.id, source.version == EXPERIENCES.c.version)
+            drawn = select(EXPERIENCES.c.n, source.task).select_from(EXPERIENCES.join(EXPERIENCE_SOURCES, mine))
+            tasks: dict[int, set[str]] = defaultdict(set)
+            for n, task in self._rows(drawn.where(wanted, source.task != "")):
+                tasks[n].add(task)
+        return [_light(row, frozenset(tasks[row.n])) for row in rows]
+
+    def uses(self, experience: str | None = None, *, tenant: str | None = None) -> dict[str, Uses]:
+        """How often each experience was really shown with memory on, and how those episodes ended, by id.
+
+        One that was never shown is missing.
+        """
+        sound = TRAJECTORIES.c.ending.not_in(BROKEN)
+        solved = and_(sound, TRAJECTORIES.c.success)
+        episodes = [
+            func.count(distinct(case((test, TRAJECTORIES.c.id)))) for test in (TRAJECTORIES.c.memory, sound, solved)
+        ]
+        query = (
+            select(USES.c.experience, *episodes)
+            .join(TRAJECTORIES, TRAJECTORIES.c.id == USES.c.trajectory)
+            .where(TRAJECTORIES.c.memory, *where(USES, experience=experience), *where(TRAJECTORIES, tenant=tenant))
+            .group_by(USES.c.experience)
+        )
+        return {row[0]: Uses(*row[1:]) for row in self._rows(query)}
+
+    def tombstones(self, *, after: int = 0, tenant: str | None = None) -> list[Tombstone]:
+        """What was forgotten, oldest first; only tombstones numbered above `after`."""
+        query = select(TOMBSTONES).where(TOMBSTONES.c.n > after, *where(TOMBSTONES, tenant=tenant))
+        return [_tombstone(row) for row in self._rows(query.order_by(TOMBSTONES.c.n))]
+
+    def tombstone(self, forgotten_id: str) -> Tombstone | None:
+        """The tombstone of an experience or a trajectory, if it was forgotten."""
+        rows = self._rows(select(TOMBSTONES).where(TOMBSTONES.c.id == forgotten_id))
+        return _tombstone(rows[0]) if rows else None
+
+    def _refuse_forgotten(self, forgotten_id: str) -> None:
+        stone = self.tombstone(forgotten_id)
+        if stone is not None:
+            raise RecordError(f"{stone.kind} {stone.id} was forgotten on {stone.created:%Y-%m-%d}: {stone.reason}")
+
+
+def _light(row: Row[Any], tasks: frozenset[str]) -> ExperienceRow:
+    values = {**row._mapping, "status": Status(row.status), "created": row.created.replace(tzinfo=UTC)}
+    return ExperienceRow(**values, tasks=tasks)
+
+
+def _tombstone(row: Row[Any]) -> Tombstone:
+    derived = {"derived": json.loads(row.derived), "created": row.created.replace(tzinfo=UTC)}
+    return Tombstone(**{**row._mapping, **derived})

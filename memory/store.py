@@ -28,6 +28,8 @@ FAMILY_BOOST = 0.5
 """Added to the score of experiences of the task's own family; it says more than a similar wording."""
 OBSERVATION_LENGTH = 1000
 """Characters of the first observation that take part in a recall."""
+ON_TRIAL = "(on trial) "
+"""What the text of a candidate begins with where an agent sees it."""
 
 
 class MemoryStore:
@@ -205,16 +207,17 @@ class MemoryStore:
                 return self._only(task, only)
             wanted = _wanted(environment=task.environment, status=list(statuses))
             rules = self._matching({**wanted, "family": [task.family], "kind": ["guardrail"]}, task.id)
-            shown: dict[str, Shown] = {}
+            found: dict[str, Experience] = {}
             if self._config.top_k:
+                # What is absorbed keeps its place: were others to take it, absorbing would free no room in the prompt.
+                wanted |= {"status": list({*statuses, Status.ABSORBED}), "kind": ["skill", "sticker"]}
                 text = f"{goal}\n{observation[:OBSERVATION_LENGTH]}"
-                for hit in self._ranked(text, {**wanted, "kind": ["skill", "sticker"]}, task.id, prefer=task.family):
-                    item = hit.experience
-                    if item.id not in without:
-                        line = render(item)
-                        shown.setdefault(line, Shown(id=item.id, version=item.version, text=line))
+                for hit in self._ranked(text, wanted, task.id, prefer=task.family):
+                    if hit.experience.id not in without:
+                        found.setdefault(render(hit.experience), hit.experience)
+            best = [item for item in list(found.values())[: self._config.top_k] if item.status in statuses]
             enforced = tuple(rule for rule in rules.values() if rule.id not in without)
-            return Recall(shown=tuple(shown.values())[: self._config.top_k], guardrails=enforced)
+            return Recall(shown=tuple(_shown(item) for item in best), guardrails=enforced)
 
     def _only(self, task: Task, experience_id: str) -> Recall:
         item = self.get(experience_id)
@@ -222,7 +225,7 @@ class MemoryStore:
             return Recall()
         if item.kind == "guardrail":
             return Recall(guardrails=(item,))
-        return Recall(shown=(Shown(id=item.id, version=item.version, text=render(item)),))
+        return Recall(shown=(_shown(item),))
 
     def sources(self, experience_id: str) -> list[tuple[Trajectory, Step, int]]:
         """The steps it was drawn from, each with its trajectory and index in it."""
@@ -349,6 +352,12 @@ class _Recaller:
 
     def recall(self, task: Task, goal: str, observation: str) -> Recall:
         return self.store._recalled(task, goal, observation, self.statuses, self.without, self.only)
+
+
+def _shown(item: Experience) -> Shown:
+    """As an agent sees it, marked where its effect is unmeasured."""
+    mark = ON_TRIAL if item.status is Status.CANDIDATE else ""
+    return Shown(id=item.id, version=item.version, text=mark + render(item))
 
 
 def _wanted(**values: list[Any] | str | None) -> dict[str, list[str]]:

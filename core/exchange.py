@@ -26,7 +26,7 @@ ATIF_VERSION = "ATIF-v1.8"
 def write_jsonl(trajectories: Iterable[Trajectory], path: Path) -> int:
     """Write one trajectory per line; the file appears complete or not at all. Returns how many."""
     lines = [trajectory.model_dump_json() + "\n" for trajectory in trajectories]
-    _write(path, "".join(lines))
+    write_whole(path, "".join(lines))
     return len(lines)
 
 
@@ -80,7 +80,7 @@ def write_atif(trajectories: Iterable[Trajectory], folder: Path) -> list[Path]:
     paths = []
     for trajectory in trajectories:
         path = folder / f"{trajectory.id}.json"
-        _write(path, json.dumps(to_atif(trajectory), ensure_ascii=False, allow_nan=False, indent=1))
+        write_whole(path, json.dumps(to_atif(trajectory), ensure_ascii=False, allow_nan=False, indent=1))
         paths.append(path)
     return paths
 
@@ -170,7 +170,8 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8", newline="\n")

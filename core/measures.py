@@ -61,8 +61,9 @@ class Comparison(Frozen):
     """Tasks only the new (old) arm solved."""
     p_value: float
     """Exact McNemar test."""
-    method: Literal["paired bootstrap", "Tango score"] = "paired bootstrap"
-    """How the interval was made; the score interval stands in where resampling cannot vary (`tutelage.stats`)."""
+    method: Literal["paired bootstrap", "Tango score", "betting"] = "paired bootstrap"
+    """How the interval was made; the score interval stands in where resampling cannot vary (`tutelage.stats`), betting
+    where the number of pairs depends on what they showed (`tutelage.anytime`)."""
     broken: int = 0
     """Pairs left out because the environment broke in either arm."""
 

@@ -1,5 +1,7 @@
 """The database under the record: opening, checking, transactions. It knows tables, but not what they mean."""
 
+import logging
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +26,15 @@ from sqlalchemy.exc import DBAPIError
 from tutelage.errors import RecordError
 from tutelage.record_tables import META, METADATA, SCHEMA_VERSION
 
+_LOG = logging.getLogger(__name__)
+
 FILE = "record.db"
 BUSY_SECONDS = 60
 """How long a writer waits for another process's transaction."""
+SCRUB_SECONDS = 5
+"""How long each part of a scrub waits for other processes."""
+UNSCRUBBED = "unscrubbed"
+"""Entry of the meta table while erased text may stand in pages that are no longer used."""
 
 
 class Database:
@@ -59,6 +67,9 @@ class Database:
         try:
             with record.transaction() as connection:
                 _check_schema(connection, name)
+                unscrubbed = record._unscrubbed(connection)
+            if unscrubbed:
+                record.scrub()
         except DBAPIError as error:
             record.close()
             raise RecordError(f"cannot open the record {name}: {error.orig}") from error
@@ -83,6 +94,9 @@ class Database:
                 yield connection
             finally:
                 self._local.connection = None
+        if getattr(self._local, "erased", False):
+            self._local.erased = False
+            self.scrub()
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -96,6 +110,49 @@ class Database:
                 yield
             finally:
                 self._local.connection = None
+
+    def scrub(self) -> bool:
+        """Rewrite the database without its unused pages and empty the write-ahead log, which may keep erased text.
+
+        Happens by itself after a transaction that erased something.
+
+        Returns:
+            False while other processes are in the way; then it is done when the record is next opened.
+        """
+        if not self.name.endswith(FILE):
+            return True  # a database server looks after its own files
+        with self._lock:
+            try:
+                done = self._compact()
+            except sqlite3.OperationalError:  # busy for longer than was waited
+                done = False
+            if not done:
+                _LOG.warning("%s: unused pages may keep erased text until the record is next opened", self.name)
+            return done
+
+    def _compact(self) -> bool:
+        raw = self._engine.raw_connection()
+        try:
+            connection = raw.driver_connection
+            assert connection is not None, "it was just taken from the pool"
+            connection.execute(f"PRAGMA busy_timeout={1000 * SCRUB_SECONDS}")
+            connection.execute("VACUUM")
+            connection.execute("DELETE FROM meta WHERE key = ?", (UNSCRUBBED,))
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            if busy:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (UNSCRUBBED,))
+            return not busy
+        finally:
+            raw.invalidate()  # its timeout is not the others'
+
+    def _scrub_later(self, connection: Connection) -> None:
+        """Have this transaction followed by a scrub, even if the process dies in between."""
+        if not self._unscrubbed(connection):
+            connection.execute(insert(META).values(key=UNSCRUBBED, value="1"))
+        self._local.erased = True
+
+    def _unscrubbed(self, connection: Connection) -> bool:
+        return connection.execute(select(META.c.value).where(META.c.key == UNSCRUBBED)).scalar() is not None
 
     def _rows(self, query: Select[Any]) -> list[Row[Any]]:
         """Read, inside this thread's transaction if there is one."""
@@ -142,7 +199,7 @@ def _open_engine(url: str) -> Engine:
     def _configure(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late; see `_begin`
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

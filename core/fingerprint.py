@@ -12,6 +12,7 @@ _ORDER = {
     "trajectories": ("key",),
     "students": ("number",),
     "verdicts": ("trajectory", "judge"),
+    "uses": ("trajectory", "experience"),
     "metrics": ("run", "step", "name"),
     "documents": ("kind", "key", "version"),
 }
@@ -52,7 +53,7 @@ def fingerprint(tables: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[
 
 def _unpack(row: dict[str, Any]) -> dict[str, Any]:
     row = {name: value for name, value in row.items() if name != "n"}
-    for name in ("body", "evidence"):
+    for name in ("body", "evidence", "derived"):
         if name in row:
             row[name] = json.loads(row[name])
     if "name" in row and _TIME.search(row["name"]):

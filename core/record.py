@@ -15,7 +15,7 @@ from tutelage.database import where
 from tutelage.errors import RecordError
 from tutelage.fingerprint import fingerprint
 from tutelage.measures import Student
-from tutelage.record_experiences import Experiences
+from tutelage.record_forgetting import Forgetting
 from tutelage.record_tables import (
     DOCUMENTS,
     METADATA,
@@ -29,7 +29,7 @@ from tutelage.record_tables import (
 from tutelage.types import Split, Trajectory, Verdict, now
 
 
-class Record(Experiences):
+class Record(Forgetting):
     """What happened in one workspace, as the nouns of `tutelage.types`."""
 
     # -- trajectories ---------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """From judged trajectories to experiences: accept, distil, unite, admit.
 
-The environment's programmatic check accepts; the verdict is stored beside it. Stickers and skills are
-active when an accepted trajectory bears them out. A guardrail is active only if replay shows that it
-stops a recorded mistake and no right step of any accepted trajectory of its environment.
+The environment's programmatic check accepts; the verdict is stored beside it. Stickers and skills that an accepted
+trajectory bears out are admitted on trial: whether they help is measured later (`tutelage.evidence`). A guardrail is
+measured at once, by replay of what is recorded, and is active only if it stops a recorded mistake and next to no
+right step (`tutelage.agents.replay`).
 """
 
 from collections import Counter
@@ -10,18 +11,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tutelage.agents.distiller import Distilled, Rejection, distil_many
-from tutelage.agents.guard import forbids
 from tutelage.agents.judge import judge_many
+from tutelage.agents.replay import graded, replayed, standing
 from tutelage.agents.review import tells
 from tutelage.completion import AttemptFailed
+from tutelage.config import EvidenceConfig
 from tutelage.designs import DESIGNED, Hint
 from tutelage.errors import BudgetSpent, TutelageError
-from tutelage.experience import Experience, Guardrail, Status
+from tutelage.experience import IN_USE, Change, Experience, Guardrail, Status
 from tutelage.llm import LLM
 from tutelage.types import BROKEN, Split, Trajectory, Verdict
 
 BATCH = 16
 """Trajectories judged, or distilled, between two reports of what came of them."""
+EXTRACTION = "extraction"
+"""What a change made here names as its maker."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Extraction:
     """What came out, and how much was lost where."""
 
     experiences: tuple[Experience, ...]
-    """New experiences, and new versions of existing ones that gained sources; all active."""
+    """New experiences, and new versions of existing ones that gained sources."""
     rejections: tuple[Rejection, ...]
     funnel: dict[str, int]
     """How many there were at each point; ``rejected: REASON`` counts what was dropped."""
@@ -49,6 +53,7 @@ def extract(
     on_distilled: Callable[[Distilled], object] | None = None,
     hints: Mapping[str, Hint] | None = None,
     rounds: int = 0,
+    evidence: EvidenceConfig | None = None,
 ) -> Extraction:
     """Extract experiences from trajectories of the train split; others are counted and left alone.
 
@@ -65,6 +70,7 @@ def extract(
         on_distilled: is given what each trajectory gave as it comes, so that none is lost.
         hints: what the designer of a task tells its judge, by trajectory id; no experience may repeat it.
         rounds: how often a sticker is repaired and checked by what follows from it, at most.
+        evidence: what a guardrail must show in replay.
 
     Raises:
         BudgetSpent: a limit was reached; what there is so far was delivered through `on_distilled`.
@@ -87,7 +93,7 @@ def extract(
     united, unchanged = _unite(candidates, existing)
     good = _distinct([item for item in usable if item.success] + [item for item in accepted if item.success])
     bad = [item for item in judged if not item.success]
-    admitted, refused = _admit(united, good, bad, verdicts)
+    admitted, refused = _admit(united, existing, _distinct(good + bad), verdicts, evidence or EvidenceConfig())
     ids = {item.id for item in existing}
     rejections += refused
     funnel = {
@@ -106,7 +112,8 @@ def extract(
         "united": len(candidates) - len(united) - unchanged,
         "unchanged": unchanged,
         "existing ones that gained a source": sum(item.id in ids for item in admitted),
-        **{f"active {kind}s": n for kind, n in Counter(item.kind for item in admitted).items()},
+        **{f"admitted {kind}s": n for kind, n in Counter(item.kind for item in admitted).items()},
+        "of these active": sum(item.status is Status.ACTIVE for item in admitted),
         **{f"rejected: {reason}": n for reason, n in Counter(item.reason for item in rejections).items()},
     }
     return Extraction(tuple(admitted), tuple(rejections), funnel, tuple(left))
@@ -222,46 +229,34 @@ def _identity(item: Experience) -> str:
 
 def _admit(
     candidates: Sequence[Experience],
-    good: Sequence[Trajectory],
-    bad: Sequence[Trajectory],
+    existing: Sequence[Experience],
+    trajectories: Sequence[Trajectory],
     verdicts: Mapping[str, Verdict],
+    evidence: EvidenceConfig,
 ) -> tuple[list[Experience], list[Rejection]]:
-    """The candidates that the evidence supports, active; and the guardrails that replay refutes."""
+    """Stickers and skills on trial, guardrails with the status that replay earns them; and those that it refutes.
+
+    An existing one keeps its status, unless it is a guardrail in use.
+    """
     admitted, refused = [], []
+    known = {item.id for item in existing}
     for item in candidates:
-        reason = ""
-        if isinstance(item.content, Guardrail):
-            if not any(_of_family(trajectory, item) for trajectory in good):
-                reason = "a guardrail of a family without an accepted trajectory to test it on"
-            elif any(_stops(item, trajectory, _right_steps(trajectory, verdicts)) for trajectory in good):
-                reason = "a guardrail that would stop a right step"
-            elif not any(_stops(item, trajectory, verdicts[trajectory.id].cited) for trajectory in bad):
-                reason = "a guardrail that would stop no recorded mistake"
-        if reason:
-            source, detail = item.sources[0].trajectory, item.content.model_dump_json()
-            refused.append(Rejection(trajectory=source, kind=item.kind, reason=reason, detail=detail))
+        if item.id in known:
+            item = item.model_copy(update={"change": Change(by=EXTRACTION, reason="further sources")})
         else:
-            admitted.append(item.model_copy(update={"status": Status.ACTIVE}))
+            change = Change(by=EXTRACTION, reason="borne out by an accepted episode; its effect is unmeasured")
+            item = item.model_copy(update={"status": Status.CANDIDATE, "change": change})
+        if isinstance(item.content, Guardrail) and item.status in IN_USE:
+            found = replayed(item, trajectories, verdicts, evidence.confidence)
+            made = graded(item, found, evidence, by=EXTRACTION)
+            if made is None:
+                reason, detail = standing(found, evidence)[1], item.content.model_dump_json()
+                source = item.sources[0].trajectory
+                refused.append(Rejection(trajectory=source, kind=item.kind, reason=reason, detail=detail))
+                continue
+            item = made
+        admitted.append(item)
     return admitted, refused
-
-
-def _right_steps(trajectory: Trajectory, verdicts: Mapping[str, Verdict]) -> list[int]:
-    """Steps that a guardrail must not stop: all, but for mistakes that were put right later."""
-    verdict = verdicts.get(trajectory.id)
-    cited = verdict.cited if verdict else ()
-    return [index for index in range(len(trajectory.steps)) if index not in cited]
-
-
-def _stops(guardrail: Experience, trajectory: Trajectory, steps: Iterable[int]) -> bool:
-    """Whether the guardrail would have stopped one of these steps of a trajectory of its environment."""
-    if trajectory.task.environment != guardrail.environment:
-        return False
-    taken = (trajectory.steps[index] for index in steps)
-    return any(forbids([guardrail], step.meaning, step.observation, trajectory.goal) for step in taken)
-
-
-def _of_family(trajectory: Trajectory, item: Experience) -> bool:
-    return (trajectory.task.environment, trajectory.task.family) == (item.environment, item.family)
 
 
 def _distinct(trajectories: Sequence[Trajectory]) -> list[Trajectory]:

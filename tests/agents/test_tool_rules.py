@@ -20,7 +20,7 @@ from tutelage.config import ActConfig
 from tutelage.environments.base import ActionRefused, Outcome
 from tutelage.environments.files import Files
 from tutelage.environments.tools import NOTHING_YET, ToolEnvironment
-from tutelage.experience import Guardrail, Recall, Skill, Status, Sticker
+from tutelage.experience import IN_USE, Guardrail, Recall, Skill, Sticker
 from tutelage.llm import LLM
 from tutelage.patterns import matches
 from tutelage.tools import meaning, write_call
@@ -241,7 +241,7 @@ def test_the_whole_chain_on_files(full_counts: bool) -> None:
     verdicts = {item.trajectory: item for item in judge_many(episodes, llm) if isinstance(item, Verdict)}
     found = extract(episodes, verdicts, distiller_llm=llm)
     assert found.funnel["judge agrees"] == found.funnel["judged"] == len(episodes)
-    assert all(item.status is Status.ACTIVE for item in found.experiences)
+    assert all(item.status in IN_USE for item in found.experiences)
     for kind in ("sticker", "skill"):
         assert {item.family for item in found.experiences if item.kind == kind} == set(Files.families())
     rules = [item for item in found.experiences if item.kind == "guardrail"]

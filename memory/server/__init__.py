@@ -1,0 +1,1 @@
+"""Memory for other programs: one service, spoken to over HTTP and over the Model Context Protocol."""

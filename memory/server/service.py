@@ -1,0 +1,204 @@
+"""What callers may do with memory, whatever they speak: HTTP, MCP, or Python."""
+
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+from tutelage.config import MemoryConfig
+from tutelage.errors import RecordError, TutelageError
+from tutelage.experience import Change, Experience, Source, Status
+from tutelage.memory.query import Hit
+from tutelage.memory.server.auth import Caller
+from tutelage.memory.server.schemas import MAX_STEPS, Edit, Search, Sources, SourceStep, Written
+from tutelage.memory.store import MemoryStore
+from tutelage.record import Record
+
+Code = Literal["not_found", "forbidden", "conflict", "refused"]
+
+
+class Refused(TutelageError):
+    """A request that is understood and not granted."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code: Code = code
+
+
+class Service:
+    """One workspace's memory for many callers and threads; each caller sees its own tenant and nothing else.
+
+    Quarantined text is for those who may write, who review it: whoever can only read is told that it is there, and
+    not what it says.
+    """
+
+    def __init__(self, record: Record, folder: Path, config: MemoryConfig, *, write: bool = False) -> None:
+        """
+        Args:
+            folder: where the index is.
+            write: whether anybody may write at all; a caller must be allowed to as well.
+        """
+        self.write = write
+        self._record = record
+        self._folder = folder
+        self._config = config
+        self._stores: dict[str, MemoryStore] = {}
+        self._lock = threading.Lock()
+
+    def store(self, tenant: str) -> MemoryStore:
+        """The memory of this tenant, opened when it is first asked for."""
+        with self._lock:
+            if tenant not in self._stores:
+                self._stores[tenant] = MemoryStore(self._record, self._folder, self._config, tenant=tenant)
+            return self._stores[tenant]
+
+    def close(self) -> None:
+        with self._lock:
+            for store in self._stores.values():
+                store.close()
+            self._stores.clear()
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def search(self, caller: Caller, wanted: Search) -> list[Hit]:
+        """Raises Refused: quarantined ones were asked for by one who may only read."""
+        query = wanted.query()
+        if not self.may_write(caller):
+            if Status.QUARANTINED in wanted.statuses:
+                raise Refused("forbidden", "what is in quarantine is shown only to those who may write")
+            if not wanted.statuses:
+                readable = [status for status in Status if status is not Status.QUARANTINED]
+                query = wanted.model_copy(update={"statuses": readable}).query()
+        return self.store(caller.tenant).search(query)
+
+    def get(self, caller: Caller, experience_id: str) -> Experience:
+        """Raises Refused: this tenant has none of that id, or it is in quarantine and the caller may only read."""
+        try:
+            item = self.store(caller.tenant).get(experience_id)
+        except RecordError as error:
+            raise Refused("not_found", str(error)) from error
+        if item.status is Status.QUARANTINED and not self.may_write(caller):
+            raise Refused("forbidden", f"{item.id} is in quarantine; it is shown only to those who may write")
+        return item
+
+    def history(self, caller: Caller, experience_id: str) -> list[Experience]:
+        """All versions, oldest first; without those in quarantine for one who may only read. Raises as `get`."""
+        self.get(caller, experience_id)
+        versions = self.store(caller.tenant).history(experience_id)
+        return [item for item in versions if item.status is not Status.QUARANTINED or self.may_write(caller)]
+
+    def sources(self, caller: Caller, experience_id: str, offset: int = 0, limit: int = MAX_STEPS) -> Sources:
+        """The steps it was drawn from. Raises as `get`."""
+        self.get(caller, experience_id)
+        steps = self.store(caller.tenant).sources(experience_id)
+        some = steps[offset : offset + limit]
+        return Sources(total=len(steps), offset=offset, steps=[SourceStep.of(*step) for step in some])
+
+    def stats(self, caller: Caller) -> dict[str, Any]:
+        return self.store(caller.tenant).stats()
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def may_write(self, caller: Caller) -> bool:
+        return self.write and caller.write
+
+    def add(self, caller: Caller, written: Written) -> Experience:
+        """Keep what the caller wrote, as its words: nobody's evidence, and trusted as users are.
+
+        Returns:
+            What memory now holds: that very one, or the one that says exactly the same.
+
+        Raises:
+            Refused: the caller may not write, or memory does not take it.
+        """
+        self._check_write(caller)
+        fields = {name: getattr(written, name) for name in Written.model_fields if name != "reason"}
+        experience = Experience(
+            **{**fields, "scopes": tuple(written.scopes)},
+            tenant=caller.tenant,
+            sources=(_words_of(caller),),
+            author=caller.origin,
+            change=Change(by=f"hand:{caller.name}", reason=written.reason or "added by hand"),
+        )
+        try:
+            return self.store(caller.tenant).add(experience)
+        except RecordError as error:
+            raise Refused("refused", str(error)) from error
+
+    def change(self, caller: Caller, experience_id: str, edit: Edit) -> Experience:
+        """Make the next version with the caller's words in it, and the caller among its sources.
+
+        Raises:
+            Refused: as `get`; the caller may not write; another version is the newest; it cannot be changed so.
+        """
+        self._check_write(caller)
+        item = self.get(caller, experience_id)
+        if edit.version not in (None, item.version):
+            raise Refused("conflict", f"{item.id} is at version {item.version}, not {edit.version}")
+        mine = _words_of(caller)
+        sources = item.sources if any(known.origin == mine.origin for known in item.sources) else (*item.sources, mine)
+        why = Change(by=f"hand:{caller.name}", reason=edit.reason)
+        return self._changed(caller, item, why, sources=sources, **edit.changes())
+
+    def approve(self, caller: Caller, experience_id: str, reason: str) -> Experience:
+        """Make it active, in or out of quarantine.
+
+        Raises:
+            Refused: as `get`; the caller may not write, or wrote what is in quarantine itself.
+        """
+        return self._moved(caller, experience_id, Status.ACTIVE, reason)
+
+    def retire(self, caller: Caller, experience_id: str, reason: str) -> Experience:
+        """Neither shown nor enforced any more. Raises Refused: as `get`, or the caller may not write."""
+        return self._moved(caller, experience_id, Status.RETIRED, reason)
+
+    def undo(self, caller: Caller, experience_id: str) -> Experience:
+        """Take back the newest change. Raises Refused: as `approve`, or there is nothing to undo."""
+        self._check_write(caller)
+        item = self.get(caller, experience_id)
+        _check_second_pair_of_eyes(caller, item)
+        try:
+            return self.store(caller.tenant).undo(item.id, by=f"hand:{caller.name}")
+        except RecordError as error:
+            raise Refused("conflict", str(error)) from error
+
+    def forget(self, caller: Caller, experience_id: str, reason: str) -> Any:
+        """Erase it for good; a tombstone stays. Raises Refused: as `get`, or the caller may not write."""
+        self._check_write(caller)
+        item = self.get(caller, experience_id)
+        try:
+            return self.store(caller.tenant).forget(item.id, reason=reason, by=f"hand:{caller.name}")
+        except RecordError as error:
+            raise Refused("conflict", str(error)) from error
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _check_write(self, caller: Caller) -> None:
+        if not self.write:
+            raise Refused("forbidden", "this server is read-only; it was started without --write")
+        if not caller.write:
+            raise Refused("forbidden", f"the token of {caller.name!r} may only read")
+
+    def _moved(self, caller: Caller, experience_id: str, status: Status, reason: str) -> Experience:
+        self._check_write(caller)
+        item = self.get(caller, experience_id)
+        if status is not Status.RETIRED:
+            _check_second_pair_of_eyes(caller, item)
+        if item.status is status:
+            return item
+        return self._changed(caller, item, Change(by=f"review:{caller.name}", reason=reason), status=status)
+
+    def _changed(self, caller: Caller, item: Experience, why: Change, **changes: Any) -> Experience:
+        try:
+            return self.store(caller.tenant).change(item.id, why, **changes)
+        except RecordError as error:
+            raise Refused("conflict", str(error)) from error
+
+
+def _words_of(caller: Caller) -> Source:
+    return Source(trajectory="", task="", origin=caller.origin)
+
+
+def _check_second_pair_of_eyes(caller: Caller, item: Experience) -> None:
+    """Quarantine would be worth nothing if whoever wrote the text could lift it."""
+    if item.status is Status.QUARANTINED and any(source.origin == caller.origin for source in item.sources):
+        raise Refused("forbidden", f"{item.id} is in quarantine and holds your own words; somebody else has to decide")

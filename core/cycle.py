@@ -14,7 +14,7 @@ from tutelage.correcting import Asker, correct
 from tutelage.corrections import kept
 from tutelage.designs import DESIGNED
 from tutelage.errors import ConfigError
-from tutelage.experience import Recaller
+from tutelage.experience import IN_USE, Recaller
 from tutelage.measures import Student
 from tutelage.progress import Reporter
 from tutelage.training.base import StageContext, run_stage
@@ -155,7 +155,7 @@ def _train_stage(
         number=number,
         tasks=_rollout_tasks(workspace, cycle, index, stage),
         trajectories=accepted_trajectories(workspace),
-        experiences=record.experiences(status="active"),
+        experiences=workspace.memory.experiences(statuses=IN_USE),
         make_environment=workspace.suite.make,
         memory=workspace.memory,
         seed=workspace.config.seed + 1000 * cycle + index,

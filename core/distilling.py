@@ -16,7 +16,7 @@ from tutelage.cycle import (
 )
 from tutelage.design_store import hint_of
 from tutelage.designs import Hint
-from tutelage.experience import Kind
+from tutelage.experience import IN_USE, Kind
 from tutelage.progress import Reporter
 from tutelage.stats import compare, rate
 from tutelage.types import BROKEN, Split, Trajectory, Verdict
@@ -72,6 +72,7 @@ def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
             on_distilled=lambda made: record.put(DISTILLED, made.trajectory, made.model_dump(mode="json")),
             hints=_hints(workspace, fresh),
             rounds=workspace.config.teacher.sticker_rounds,
+            evidence=workspace.config.evidence,
         )
         left = frozenset(found.left)
         with record.transaction():
@@ -90,7 +91,7 @@ def consolidate(workspace: Workspace, cycle: int, report: Reporter) -> None:
     stats = workspace.memory.stats()
     report.say(f"  memory: {', '.join(f'{count} {kind}s' for kind, count in stats['by_kind'].items()) or 'empty'}")
     plan = workspace.config.collect
-    if plan.guarded == 0 or not workspace.record.experiences(kind="guardrail", status="active"):
+    if plan.guarded == 0 or not workspace.memory.experiences(kind="guardrail", statuses=IN_USE):
         return
     start = plan.demonstrations + plan.oracle + plan.mistaken + plan.explored
     block = task_block(workspace, Split.TRAIN, cycle, start, plan.guarded)

@@ -3,7 +3,7 @@
 from tutelage.cycle import EXPERIENCE_ARMS, accepted_trajectories, cycle_students
 from tutelage.errors import RecordError
 from tutelage.evaluate import gate
-from tutelage.experience import Status
+from tutelage.experience import IN_USE
 from tutelage.progress import Reporter
 from tutelage.results import ComparisonDoc, CycleDoc, GateDoc, load, save
 from tutelage.workspace import Workspace
@@ -39,7 +39,7 @@ def decide(workspace: Workspace, cycle: int, report: Reporter) -> None:
 def _summary(workspace: Workspace, cycle: int) -> CycleDoc:
     record = workspace.record
     collected = {arm: record.trajectories(arm=arm, cycle=cycle) for arm in EXPERIENCE_ARMS}
-    kinds = [experience.kind for experience in record.experiences(status=Status.ACTIVE)]
+    kinds = [experience.kind for experience in workspace.memory.experiences(statuses=IN_USE)]
     return CycleDoc(
         cycle=cycle,
         environments=workspace.suite.names,

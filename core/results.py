@@ -69,7 +69,7 @@ class CycleDoc(Frozen):
     accepted: int = 0
     """Successful episodes that training could use."""
     experiences: dict[str, int] = {}
-    """Active experiences by kind."""
+    """Experiences in use by kind, candidates included."""
     confidence: float = 0.95
     """Level of all the cycle's intervals."""
     seconds: dict[str, float] = {}

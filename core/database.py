@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from tutelage.errors import RecordError
+from tutelage.migrations import migrate
 from tutelage.record_tables import META, METADATA, SCHEMA_VERSION
 
 _LOG = logging.getLogger(__name__)
@@ -51,8 +52,10 @@ class Database:
     def open(cls, workspace: Path | str, *, create: bool = True) -> Self:
         """Open the record of a workspace folder, or at a database URL; made if there is none and `create`.
 
+        One of an older schema is migrated first, as a whole or not at all.
+
         Raises:
-            RecordError: there is none, it is not a record, or another version of Tutelage wrote it.
+            RecordError: there is none, it is not a record, it is damaged, or a newer version of Tutelage wrote it.
         """
         text = str(workspace)
         if "://" in text:
@@ -63,19 +66,15 @@ class Database:
                 raise RecordError(f"there is no record in {workspace}; `tutelage run` makes one")
             path.parent.mkdir(parents=True, exist_ok=True)
             url, name = f"sqlite:///{path}", str(path)
-        record = cls(_open_engine(url), name)
         try:
+            _make_ready(url, name)
+            record = cls(_open_engine(url), name)
             with record.transaction() as connection:
-                _check_schema(connection, name)
                 unscrubbed = record._unscrubbed(connection)
             if unscrubbed:
                 record.scrub()
         except DBAPIError as error:
-            record.close()
             raise RecordError(f"cannot open the record {name}: {error.orig}") from error
-        except RecordError:
-            record.close()
-            raise
         return record
 
     def close(self) -> None:
@@ -173,23 +172,51 @@ def where(table: Table, **wanted: Any) -> list[ColumnElement[bool]]:
     return [table.c[name] == value for name, value in wanted.items() if value is not None]
 
 
-def _check_schema(connection: Connection, name: str) -> None:
-    tables = inspect(connection).get_table_names()
+def _make_ready(url: str, name: str) -> None:
+    """Look at the tables in one transaction, so that of several processes that open an old record one migrates it."""
+    # Without foreign keys for as long as that takes: SQLite rebuilds a table by dropping the old one.
+    engine = _open_engine(url, foreign_keys=False)
+    try:
+        with engine.execution_options(writes=True).begin() as connection:
+            _prepare(connection, name)
+    finally:
+        engine.dispose()
+
+
+def _prepare(connection: Connection, name: str) -> None:
+    """Make the tables where there are none, and bring older ones up to date.
+
+    Raises:
+        RecordError: not a record, a damaged one, or one of a newer schema.
+    """
+    tables = set(inspect(connection).get_table_names())
     if not tables:
         METADATA.create_all(connection)
         connection.execute(insert(META).values(key="schema_version", value=str(SCHEMA_VERSION)))
         return
     if META.name not in tables:
         raise RecordError(f"{name} is a database, but not a record of Tutelage")
-    version = connection.execute(select(META.c.value).where(META.c.key == "schema_version")).scalar()
-    if version != str(SCHEMA_VERSION):
+    found = connection.execute(select(META.c.value).where(META.c.key == "schema_version")).scalar() or ""
+    if not found.isdigit() or not 1 <= int(found) <= SCHEMA_VERSION:
         raise RecordError(
-            f"{name} has schema version {version}; this Tutelage reads version {SCHEMA_VERSION}. "
+            f"{name} has schema version {found or 'none'}; this Tutelage reads versions 1 to {SCHEMA_VERSION}. "
             "Use the version that wrote it, or another workspace."
         )
+    if int(found) < SCHEMA_VERSION:
+        _LOG.info("%s: from schema version %s to %d", name, found, SCHEMA_VERSION)
+        try:
+            migrate(connection, int(found))
+        except (ValueError, LookupError) as error:  # what a damaged body makes of reading it
+            raise RecordError(f"{name} is damaged and stays as it is; restore a backup ({error!r})") from error
+        if connection.dialect.name == "sqlite" and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+            raise RecordError(f"{name} is damaged: rows refer to others that are not there; restore a backup")
+        tables = set(inspect(connection).get_table_names())
+    missing = sorted(METADATA.tables.keys() - tables)
+    if missing:
+        raise RecordError(f"{name} is damaged: it has no table {', '.join(missing)}; restore a backup")
 
 
-def _open_engine(url: str) -> Engine:
+def _open_engine(url: str, *, foreign_keys: bool = True) -> Engine:
     """An engine whose transactions survive `kill -9`; on SQLite in WAL mode with every commit synced."""
     if not url.startswith("sqlite"):
         return create_engine(url)
@@ -199,7 +226,8 @@ def _open_engine(url: str) -> Engine:
     def _configure(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late; see `_begin`
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        keys = "foreign_keys=ON" if foreign_keys else "foreign_keys=OFF"
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", keys):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

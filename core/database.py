@@ -97,6 +97,12 @@ class Database:
             self._local.erased = False
             self.scrub()
 
+    @property
+    def writing(self) -> bool:
+        """Whether this thread is inside a transaction: what it reads may yet be taken back."""
+        outer: Connection | None = getattr(self._local, "connection", None)
+        return outer is not None and bool(outer.get_execution_options().get("writes"))
+
     @contextmanager
     def reading(self) -> Iterator[None]:
         """All reads inside see the record as it is at the first of them; no writes."""

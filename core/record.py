@@ -5,7 +5,7 @@ happens inside ``with record.transaction():``, which makes several of them one.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -15,6 +15,7 @@ from tutelage.database import where
 from tutelage.errors import RecordError
 from tutelage.fingerprint import fingerprint
 from tutelage.measures import Student
+from tutelage.record_experiences import batches
 from tutelage.record_forgetting import Forgetting
 from tutelage.record_tables import (
     DOCUMENTS,
@@ -71,6 +72,15 @@ class Record(Forgetting):
 
     def has_trajectory(self, trajectory_id: str) -> bool:
         return bool(self._rows(select(TRAJECTORIES.c.n).where(TRAJECTORIES.c.id == trajectory_id)))
+
+    def trajectory_places(self, trajectory_ids: Sequence[str]) -> dict[str, tuple[Split, str]]:
+        """Split and tenant of each of these trajectories that is there, by id."""
+        columns = TRAJECTORIES.c["id", "split", "tenant"]
+        found = {}
+        for part in batches(trajectory_ids):
+            for row in self._rows(select(*columns).where(TRAJECTORIES.c.id.in_(part))):
+                found[row.id] = (Split(row.split), row.tenant)
+        return found
 
     def trajectory_by_key(self, key: str) -> Trajectory | None:
         rows = self._rows(select(TRAJECTORIES.c.body).where(TRAJECTORIES.c.key == key))

@@ -2,17 +2,21 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import Row, and_, case, distinct, func, insert, select
+from sqlalchemy import Connection, Row, and_, case, distinct, func, insert, select
 
 from tutelage.database import Database, where
 from tutelage.errors import RecordError
 from tutelage.experience import Experience, Kind, Status, identity
 from tutelage.record_tables import EXPERIENCE_SOURCES, EXPERIENCES, TOMBSTONES, TRAJECTORIES, USES
 from tutelage.types import BROKEN
+
+T = TypeVar("T")
+_BATCH = 500
 
 
 class ExperienceRow(NamedTuple):
@@ -93,29 +97,30 @@ class Experiences(Database):
                     f"experience {experience.id} has {len(versions)} versions; the next is "
                     f"{len(versions) + 1}, not {experience.version}"
                 )
-            connection.execute(
-                insert(EXPERIENCES).values(
-                    id=experience.id,
-                    version=experience.version,
-                    kind=experience.kind,
-                    environment=experience.environment,
-                    family=experience.family,
-                    status=experience.status,
-                    created=experience.created,
-                    body=experience.model_dump_json(),
-                    tenant=experience.tenant,
-                    trust=experience.trust,
-                    identity=identity(experience),
-                )
-            )
-            mine = {"experience_id": experience.id, "version": experience.version}
-            sources = [
-                {**mine, "trajectory": source.trajectory, "task": source.task, "step": step}
-                for source in experience.sources
-                for step in source.steps or (None,)
-            ]
-            connection.execute(insert(EXPERIENCE_SOURCES), sources)
+            _insert(connection, [experience])
             return True
+
+    def save_experiences(self, experiences: Sequence[Experience]) -> None:
+        """`save_experience` for each in turn, all or none; new ones, whose ids nobody has, in one go.
+
+        Raises:
+            RecordError: as `save_experience`.
+        """
+        with self.transaction() as connection:
+            known: set[str] = set()
+            for part in batches([item.id for item in experiences]):
+                for table in (EXPERIENCES, TOMBSTONES):
+                    known |= {row.id for row in self._rows(select(table.c.id).where(table.c.id.in_(part)))}
+            fresh: list[Experience] = []
+            for item in experiences:
+                if item.version == 1 and item.id not in known:
+                    fresh.append(item)
+                    known.add(item.id)
+                else:
+                    _insert(connection, fresh)
+                    fresh = []
+                    self.save_experience(item)
+            _insert(connection, fresh)
 
     def experience(self, experience_id: str, version: int | None = None) -> Experience:
         """One version, the newest by default. Raises RecordError if there is none, or it was forgotten."""
@@ -166,6 +171,31 @@ class Experiences(Database):
         mine = EXPERIENCES.c.id == experience_id
         rows = self._rows(select(EXPERIENCES.c.body).where(mine).order_by(EXPERIENCES.c.version))
         return [Experience.model_validate_json(row.body) for row in rows]
+
+    def newest_of(
+        self, tenant: str, *, ids: Sequence[str] = (), identities: Sequence[str] = ()
+    ) -> tuple[list[Experience], list[Experience]]:
+        """Newest versions of a tenant's experiences with these ids, and of those that say just this now, oldest first.
+
+        See `identity`.
+        """
+        later = EXPERIENCES.alias()
+        newer = select(later.c.n).where(later.c.id == EXPERIENCES.c.id, later.c.version > EXPERIENCES.c.version)
+        found: tuple[list[Experience], list[Experience]] = ([], [])
+        for result, column, values in zip(found, ("id", "identity"), (ids, identities), strict=True):
+            for part in batches(values):
+                wanted = (EXPERIENCES.c.tenant == tenant, EXPERIENCES.c[column].in_(part), ~newer.exists())
+                rows = self._rows(select(EXPERIENCES.c.body).where(*wanted).order_by(EXPERIENCES.c.n))
+                result += [Experience.model_validate_json(row.body) for row in rows]
+        return found
+
+    def experiences_at(self, numbers: Sequence[int]) -> dict[int, Experience]:
+        """The versions in these rows, by number; ones that were forgotten are missing."""
+        found = {}
+        for part in batches(numbers):
+            rows = self._rows(select(EXPERIENCES.c.n, EXPERIENCES.c.body).where(EXPERIENCES.c.n.in_(part)))
+            found.update({row.n: Experience.model_validate_json(row.body) for row in rows})
+        return found
 
     # -- without their content ------------------------------------------------------------------
 
@@ -223,6 +253,46 @@ class Experiences(Database):
         stone = self.tombstone(forgotten_id)
         if stone is not None:
             raise RecordError(f"{stone.kind} {stone.id} was forgotten on {stone.created:%Y-%m-%d}: {stone.reason}")
+
+
+def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """In parts that fit into one statement."""
+    return (values[start : start + _BATCH] for start in range(0, len(values), _BATCH))
+
+
+def _insert(connection: Connection, experiences: Sequence[Experience]) -> None:
+    if not experiences:
+        return
+    values = [
+        {
+            "id": item.id,
+            "version": item.version,
+            "kind": item.kind,
+            "environment": item.environment,
+            "family": item.family,
+            "status": item.status,
+            "created": item.created,
+            "body": item.model_dump_json(),
+            "tenant": item.tenant,
+            "trust": item.trust,
+            "identity": identity(item),
+        }
+        for item in experiences
+    ]
+    sources = [
+        {
+            "experience_id": item.id,
+            "version": item.version,
+            "trajectory": source.trajectory,
+            "task": source.task,
+            "step": step,
+        }
+        for item in experiences
+        for source in item.sources
+        for step in source.steps or (None,)
+    ]
+    connection.execute(insert(EXPERIENCES), values)
+    connection.execute(insert(EXPERIENCE_SOURCES), sources)
 
 
 def _light(row: Row[Any], tasks: frozenset[str]) -> ExperienceRow:

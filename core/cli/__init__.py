@@ -13,7 +13,18 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Entry point: a `TutelageError` is one line on stderr and exit code 2."""
-    from tutelage.cli import annotate, calibrate, jobs, look, memory, money, serving, stores  # noqa: F401  (they register)
+    from tutelage.cli import (  # noqa: F401  (they register their commands)
+        annotate,
+        calibrate,
+        jobs,
+        look,
+        memory,
+        memory_files,
+        memory_writing,
+        money,
+        serving,
+        stores,
+    )
 
     try:
         app()

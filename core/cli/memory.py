@@ -126,7 +126,7 @@ def query(
     )
     with memory_of(config, overrides, tenant) as workspace:
         rows = [_found(hit, workspace.memory.render(hit.experience)) for hit in workspace.memory.search(wanted)]
-    if explain and not as_json:
+    if explain and rows and not as_json:
         for row in rows:
             print("{score:.3f} = {made of}\n  {kind} {id} ({status}), family {family}\n  {text}".format(**row))
     else:

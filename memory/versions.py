@@ -23,16 +23,24 @@ def merged(old: Experience, new: Experience) -> Experience:
 
 
 def united(old: tuple[Source, ...], new: tuple[Source, ...]) -> tuple[Source, ...]:
-    """Each trajectory once, in order of first appearance, with all its steps; no steps means all of it."""
-    result = {source.trajectory: source for source in old}
+    """Each trajectory once, in order of first appearance, with all its steps; no steps means all of it.
+
+    Of what came without a trajectory, each origin counts once.
+    """
+    result = {origin_of(source): source for source in old}
     for source in new:
-        known = result.get(source.trajectory)
+        known = result.get(origin_of(source))
         if known is None:
-            result[source.trajectory] = source
+            result[origin_of(source)] = source
         elif known.steps:
             steps = tuple(sorted({*known.steps, *source.steps})) if source.steps else ()
-            result[source.trajectory] = known.model_copy(update={"steps": steps})
+            result[origin_of(source)] = known.model_copy(update={"steps": steps})
     return tuple(result.values())
+
+
+def origin_of(source: Source) -> str:
+    """What tells sources apart: the trajectory, or else who brought it, with the task if it names one."""
+    return source.trajectory or f"{source.origin} {source.task}"
 
 
 def successor(experience: Experience, change: Change, **changes: object) -> Experience:

@@ -17,6 +17,7 @@ def main() -> None:
         annotate,
         calibrate,
         jobs,
+        keeping,
         look,
         memory,
         memory_files,

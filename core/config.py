@@ -151,6 +151,8 @@ class MemoryConfig(Section):
     """Cosine similarity from which two experiences are looked at as one, or as contradicting each other."""
     capacity: int = Field(10_000, ge=1)
     """Experiences in use at most; above it they are merged first, then the least useful ones retired."""
+    asked: int = Field(32, ge=0)
+    """Near pairs per consolidation about which the merger is asked at most, where a model plays it."""
     distil_per_family: int = Field(6, ge=1)
     """Successes, and failures, distilled per task family and cycle at most."""
     vector_weight: float = Field(0.6, ge=0, le=1)

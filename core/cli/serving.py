@@ -1,7 +1,6 @@
 """Commands that let other programs query the memory: a server over HTTP and MCP, MCP on stdio, tokens."""
 
-import getpass
-import re
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tutelage.cli.app import ConfigOption, SetOption, load
-from tutelage.cli.memory import memory
+from tutelage.cli.memory import TenantOption, memory, who
 from tutelage.errors import ConfigError, MissingPart
 
 if TYPE_CHECKING:
     from tutelage.config import Config
-    from tutelage.memory.server.auth import Caller, Tokens
+    from tutelage.memory.server.auth import Tokens
     from tutelage.memory.server.service import Service
 
 CONNECTIONS = 100
@@ -24,7 +23,6 @@ CONNECTIONS = 100
 SHUTDOWN = 5
 """Seconds that requests under way get when the server is stopped."""
 
-TenantOption = Annotated[str, typer.Option("--tenant", help="Whose memory; default: the configured one's.")]
 WriteOption = Annotated[bool, typer.Option("--write", help="Let clients add and change experiences too.")]
 TokensOption = Annotated[Path | None, typer.Option("--tokens", help="Tokens file; default: in the workspace.")]
 
@@ -37,7 +35,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
     write: WriteOption = False,
     tokens: TokensOption = None,
-    tenant: TenantOption = "",
+    tenant: TenantOption = None,
     certificate: Annotated[Path | None, typer.Option(help="TLS certificate chain, PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="TLS private key, PEM.")] = None,
     config: ConfigOption = None,
@@ -47,18 +45,18 @@ def serve(
 
     With tokens, each client needs one and sees the tenant of its token only.
     """
-    found = load(config, overrides, existing=True)
+    found = _config(config, overrides, tenant)
     if (certificate is None) is not (key is None):
         raise ConfigError("TLS needs both --certificate and --key")
     with _needed(), _service(found, write) as service:
         import uvicorn
 
-        from tutelage.memory.server.auth import is_loopback
+        from tutelage.memory.server.auth import Caller, is_loopback
         from tutelage.memory.server.http import make_app
 
         loopback = is_loopback(host)
         known = _tokens(found, tokens, host, tenant)
-        anyone = None if known else _this_user(found, tenant, write)
+        anyone = None if known else Caller(who(""), found.memory.tenant, write)
         if anyone:
             service.store(anyone.tenant)  # what cannot be opened is said now, not to the first client
         settings = uvicorn.Config(
@@ -84,16 +82,17 @@ def serve(
 @memory.command("mcp")
 def mcp(
     write: WriteOption = False,
-    tenant: TenantOption = "",
+    tenant: TenantOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Speak MCP on standard input and output, for a client that starts this command; read-only unless told."""
-    found = load(config, overrides, existing=True)
+    found = _config(config, overrides, tenant)
     with _needed(), _service(found, write) as service:
+        from tutelage.memory.server.auth import Caller
         from tutelage.memory.server.mcp import stdio_server
 
-        caller = _this_user(found, tenant, write)
+        caller = Caller(who(""), found.memory.tenant, write)
         service.store(caller.tenant)
         stdio_server(service, caller).run()
 
@@ -101,7 +100,7 @@ def mcp(
 @memory.command("token")
 def token(
     name: Annotated[str, typer.Argument(help="Whose token; changes are kept under this name.")],
-    tenant: TenantOption = "",
+    tenant: TenantOption = None,
     write: Annotated[bool, typer.Option("--write", help="The token may write, where the server lets anybody.")] = False,
     revoke: Annotated[bool, typer.Option("--revoke", help="Take the token of that name away; at once.")] = False,
     tokens: TokensOption = None,
@@ -111,15 +110,20 @@ def token(
     """Make a token for `memory serve` and print it, once; only its digest is kept."""
     from tutelage.memory.server.auth import TOKENS_FILE, make_token, revoke_token
 
-    found = load(config, overrides, existing=True)
+    found = _config(config, overrides, tenant)
     path = tokens or found.workspace / TOKENS_FILE
     if revoke:
         revoke_token(path, name)
         print(f"the token of {name} is no longer valid")
         return
-    whose = tenant or found.memory.tenant
+    whose = found.memory.tenant
     print(make_token(path, name, tenant=whose, write=write))
     typer.echo(f"for {name}: {'reads and writes' if write else 'reads'} the memory of {whose}; kept nowhere", err=True)
+
+
+def _config(config: Path | None, overrides: list[str] | None, tenant: str | None) -> "Config":
+    mine = [f"memory.tenant={json.dumps(tenant)}"] if tenant is not None else []
+    return load(config, [*(overrides or []), *mine], existing=True)
 
 
 @contextmanager
@@ -147,7 +151,7 @@ def _service(config: "Config", write: bool) -> Iterator["Service"]:
         record.close()
 
 
-def _tokens(config: "Config", path: Path | None, host: str, tenant: str) -> "Tokens | None":
+def _tokens(config: "Config", path: Path | None, host: str, tenant: str | None) -> "Tokens | None":
     """The tokens that clients need; None where there are none and none are needed."""
     from tutelage.memory.server.auth import TOKENS_FILE, Tokens, is_loopback
 
@@ -161,19 +165,6 @@ def _tokens(config: "Config", path: Path | None, host: str, tenant: str) -> "Tok
     if tenant:
         raise ConfigError("with tokens, each token says whose memory it opens; leave --tenant out")
     return Tokens(path or usual)
-
-
-def _this_user(config: "Config", tenant: str, write: bool) -> "Caller":
-    from tutelage.memory.server.auth import NAME, Caller
-
-    try:
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", getpass.getuser())
-    except (KeyError, OSError):  # a container may run as a user that has no name
-        name = ""
-    whose = tenant or config.memory.tenant
-    if not re.match(NAME, whose):
-        raise ConfigError(f"{whose!r} is no tenant: letters, digits, '_', '.' and '-', at most 63")
-    return Caller(name if re.match(NAME, name) else "unknown", whose, write)
 
 
 def _shown(host: str) -> str:

@@ -126,7 +126,7 @@ def make_token(path: Path, name: str, *, tenant: str = TENANT, write: bool = Fal
     """
     known = read_tokens(path) if path.exists() else ()
     for what, value in (("name", name), ("tenant", tenant)):
-        if not re.match(NAME, value):
+        if not re.fullmatch(NAME, value):
             raise ConfigError(f"{value!r} is no {what}: letters, digits, '_', '.' and '-', at most 63")
     if any(token.name == name for token in known):
         raise ConfigError(f"there is a token of {name!r} in {path}; revoke it first")

@@ -21,6 +21,7 @@ from tutelage.memory.server.schemas import (
     MAX_STEPS,
     Edit,
     Failure,
+    Forgotten,
     Found,
     Hits,
     Problem,
@@ -30,11 +31,11 @@ from tutelage.memory.server.schemas import (
     Why,
     Written,
 )
-from tutelage.memory.server.service import Refused, Service
+from tutelage.memory.server.service import UNAVAILABLE, Refused, Service
 
 _LOG = logging.getLogger(__name__)
 
-STATUS = {"not_found": 404, "forbidden": 403, "conflict": 409, "refused": 422}
+STATUS = {"not_found": 404, "forbidden": 403, "conflict": 409, "refused": 422, "unavailable": 503}
 """HTTP status of each way to be refused."""
 TITLES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
@@ -161,8 +162,9 @@ def _writing(service: Service) -> APIRouter:
         return service.undo(caller, id)
 
     @router.post("/experiences/{id}/forget", summary="Erase it; a tombstone stays", responses=known)
-    def forget(id: Id, why: Why, caller: Asking) -> dict[str, Any]:
-        return service.forget(caller, id, why.reason)
+    def forget(id: Id, why: Why, caller: Asking) -> Forgotten:
+        stone = service.forget(caller, id, why.reason)
+        return Forgotten(id=stone.id, reason=stone.reason, by=stone.by, derived=stone.derived)
 
     return router
 
@@ -181,7 +183,7 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(TutelageError)
     async def trouble(_: Request, error: TutelageError) -> JSONResponse:
         _LOG.error("%s", error)
-        return _failed(503, "unavailable", "memory cannot be opened now; the server's log says why")
+        return _failed(503, "unavailable", UNAVAILABLE)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -5,6 +5,7 @@ believed or erased (approve, forget) stays with people, who have HTTP and the sh
 """
 
 import functools
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -35,8 +36,10 @@ from tutelage.memory.server.schemas import (
     Why,
     Written,
 )
-from tutelage.memory.server.service import Refused, Service
+from tutelage.memory.server.service import UNAVAILABLE, Refused, Service
 from tutelage.memory.text import render
+
+_LOG = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -262,8 +265,11 @@ def _said(tool: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return tool(*args, **kwargs)
-        except TutelageError as error:
+        except Refused as error:
             raise ToolError(str(error)) from error
+        except TutelageError as error:
+            _LOG.error("%s", error)
+            raise ToolError(UNAVAILABLE) from error
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"])

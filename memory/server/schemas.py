@@ -1,14 +1,13 @@
 """What clients send and get, with the limits on it. The same for HTTP and MCP."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tutelage.experience import IN_USE, Content, Experience, Guardrail, Kind, Scope, Status
+from tutelage.experience import IN_USE, Content, Experience, Kind, Scope, Status
 from tutelage.memory.query import Hit, Query
 from tutelage.memory.text import render
-from tutelage.patterns import problem
 from tutelage.types import Ending, Step, Trajectory
 
 MAX_BODY = 256 * 1024
@@ -27,10 +26,6 @@ Label = Annotated[str, Field(min_length=1, max_length=200)]
 def _bounded(content: Content) -> Content:
     if len(content.model_dump_json()) > MAX_CONTENT:
         raise ValueError(f"the content is longer than {MAX_CONTENT} characters")
-    if isinstance(content, Guardrail):
-        for pattern in (*(line.removeprefix("not ") for line in content.trigger), content.forbidden):
-            if wrong := problem(pattern):
-                raise ValueError(wrong)
     return content
 
 
@@ -99,14 +94,13 @@ class Edit(_Request):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if not self.changes():
+        if not self.changed():
             raise ValueError("nothing to change: give at least one field")
         return self
 
-    def changes(self) -> dict[str, Any]:
-        """The fields given; one given as null is left as it is."""
-        given = {name: getattr(self, name) for name in self.model_fields_set - {"reason", "version"}}
-        return {name: value for name, value in given.items() if value is not None}
+    def changed(self) -> set[str]:
+        """Names of the fields that are given; one given as null is left as it is."""
+        return {name for name in self.model_fields_set - {"reason", "version"} if getattr(self, name) is not None}
 
 
 class Why(_Request):
@@ -217,6 +211,16 @@ class Sources(BaseModel):
     total: int
     offset: int
     steps: list[SourceStep]
+
+
+class Forgotten(BaseModel):
+    """What is left of an experience that was erased."""
+
+    id: str
+    reason: str
+    by: str
+    derived: dict[str, list[str]]
+    """What was made from it or shown it, by what that is: students keep what they learned."""
 
 
 class Problem(BaseModel):

@@ -1,19 +1,24 @@
 """What callers may do with memory, whatever they speak: HTTP, MCP, or Python."""
 
+import logging
 import threading
 from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError, TutelageError
-from tutelage.experience import Change, Experience, Source, Status
+from tutelage.experience import Change, Experience, Status
+from tutelage.memory import by_hand
 from tutelage.memory.query import Hit
 from tutelage.memory.server.auth import Caller
 from tutelage.memory.server.schemas import MAX_STEPS, Edit, Search, Sources, SourceStep, Written
 from tutelage.memory.store import MemoryStore
 from tutelage.record import Record
 
-Code = Literal["not_found", "forbidden", "conflict", "refused"]
+_LOG = logging.getLogger(__name__)
+
+UNAVAILABLE = "memory does not answer now; the server's log says why"
+Code = Literal["not_found", "forbidden", "conflict", "refused", "unavailable"]
 
 
 class Refused(TutelageError):
@@ -45,7 +50,11 @@ class Service:
         self._lock = threading.Lock()
 
     def store(self, tenant: str) -> MemoryStore:
-        """The memory of this tenant, opened when it is first asked for."""
+        """The memory of this tenant, opened when it is first asked for.
+
+        Raises:
+            TutelageError: it cannot be opened, as `MemoryStore` says.
+        """
         with self._lock:
             if tenant not in self._stores:
                 self._stores[tenant] = MemoryStore(self._record, self._folder, self._config, tenant=tenant)
@@ -68,12 +77,12 @@ class Service:
             if not wanted.statuses:
                 readable = [status for status in Status if status is not Status.QUARANTINED]
                 query = wanted.model_copy(update={"statuses": readable}).query()
-        return self.store(caller.tenant).search(query)
+        return self._of(caller).search(query)
 
     def get(self, caller: Caller, experience_id: str) -> Experience:
         """Raises Refused: this tenant has none of that id, or it is in quarantine and the caller may only read."""
         try:
-            item = self.store(caller.tenant).get(experience_id)
+            item = self._of(caller).get(experience_id)
         except RecordError as error:
             raise Refused("not_found", str(error)) from error
         if item.status is Status.QUARANTINED and not self.may_write(caller):
@@ -83,18 +92,18 @@ class Service:
     def history(self, caller: Caller, experience_id: str) -> list[Experience]:
         """All versions, oldest first; without those in quarantine for one who may only read. Raises as `get`."""
         self.get(caller, experience_id)
-        versions = self.store(caller.tenant).history(experience_id)
+        versions = self._of(caller).history(experience_id)
         return [item for item in versions if item.status is not Status.QUARANTINED or self.may_write(caller)]
 
     def sources(self, caller: Caller, experience_id: str, offset: int = 0, limit: int = MAX_STEPS) -> Sources:
         """The steps it was drawn from. Raises as `get`."""
         self.get(caller, experience_id)
-        steps = self.store(caller.tenant).sources(experience_id)
+        steps = self._of(caller).sources(experience_id)
         some = steps[offset : offset + limit]
         return Sources(total=len(steps), offset=offset, steps=[SourceStep.of(*step) for step in some])
 
     def stats(self, caller: Caller) -> dict[str, Any]:
-        return self.store(caller.tenant).stats()
+        return self._of(caller).stats()
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -111,16 +120,10 @@ class Service:
             Refused: the caller may not write, or memory does not take it.
         """
         self._check_write(caller)
-        fields = {name: getattr(written, name) for name in Written.model_fields if name != "reason"}
-        experience = Experience(
-            **{**fields, "scopes": tuple(written.scopes)},
-            tenant=caller.tenant,
-            sources=(_words_of(caller),),
-            author=caller.origin,
-            change=Change(by=f"hand:{caller.name}", reason=written.reason or "added by hand"),
-        )
+        said = written.model_dump(mode="json", exclude={"reason"})
+        experience = by_hand.written(said, caller.name, tenant=caller.tenant, reason=written.reason)
         try:
-            return self.store(caller.tenant).add(experience)
+            return self._of(caller).add(experience)
         except RecordError as error:
             raise Refused("refused", str(error)) from error
 
@@ -134,10 +137,11 @@ class Service:
         item = self.get(caller, experience_id)
         if edit.version not in (None, item.version):
             raise Refused("conflict", f"{item.id} is at version {item.version}, not {edit.version}")
-        mine = _words_of(caller)
-        sources = item.sources if any(known.origin == mine.origin for known in item.sources) else (*item.sources, mine)
-        why = Change(by=f"hand:{caller.name}", reason=edit.reason)
-        return self._changed(caller, item, why, sources=sources, **edit.changes())
+        said = edit.model_dump(mode="json", include=edit.changed())
+        try:
+            return by_hand.edit(self._of(caller), item.id, said, caller.name, edit.reason)
+        except RecordError as error:
+            raise Refused("refused", str(error)) from error
 
     def approve(self, caller: Caller, experience_id: str, reason: str) -> Experience:
         """Make it active, in or out of quarantine.
@@ -157,7 +161,7 @@ class Service:
         item = self.get(caller, experience_id)
         _check_second_pair_of_eyes(caller, item)
         try:
-            return self.store(caller.tenant).undo(item.id, by=f"hand:{caller.name}")
+            return self._of(caller).undo(item.id, by=f"hand:{caller.name}")
         except RecordError as error:
             raise Refused("conflict", str(error)) from error
 
@@ -166,11 +170,18 @@ class Service:
         self._check_write(caller)
         item = self.get(caller, experience_id)
         try:
-            return self.store(caller.tenant).forget(item.id, reason=reason, by=f"hand:{caller.name}")
+            return self._of(caller).forget(item.id, reason=reason, by=f"hand:{caller.name}")
         except RecordError as error:
             raise Refused("conflict", str(error)) from error
 
     # -- inside ---------------------------------------------------------------------------------
+
+    def _of(self, caller: Caller) -> MemoryStore:
+        try:
+            return self.store(caller.tenant)
+        except TutelageError as error:
+            _LOG.error("the memory of %s: %s", caller.tenant, error)  # it names files, which are no client's business
+            raise Refused("unavailable", UNAVAILABLE) from error
 
     def _check_write(self, caller: Caller) -> None:
         if not self.write:
@@ -183,19 +194,11 @@ class Service:
         item = self.get(caller, experience_id)
         if status is not Status.RETIRED:
             _check_second_pair_of_eyes(caller, item)
-        if item.status is status:
-            return item
-        return self._changed(caller, item, Change(by=f"review:{caller.name}", reason=reason), status=status)
-
-    def _changed(self, caller: Caller, item: Experience, why: Change, **changes: Any) -> Experience:
+        why = Change(by=f"review:{caller.name}", reason=reason)
         try:
-            return self.store(caller.tenant).change(item.id, why, **changes)
+            return self._of(caller).move(item.id, status, why)
         except RecordError as error:
             raise Refused("conflict", str(error)) from error
-
-
-def _words_of(caller: Caller) -> Source:
-    return Source(trajectory="", task="", origin=caller.origin)
 
 
 def _check_second_pair_of_eyes(caller: Caller, item: Experience) -> None:

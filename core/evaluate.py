@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tutelage.record import Record
 
 
+MEASURING = ("evidence-off", "evidence-on", "evidence-alone")
+"""Arms of train-split episodes that only measure what memory does (`tutelage.evidence`); nothing learns from them."""
+
+
 def held_out_tasks(suite: Suite, split: Split, count: int, seed: int = 0) -> list[Task]:
     """`count` different tasks of `split`, spread evenly over environments and families; fewer where there are no
     more. The same arguments give the same tasks.
@@ -35,9 +39,13 @@ def pair_key(goal: str, first_observation: str) -> str:
 
 
 def seen_pairs(record: "Record") -> frozenset[str]:
-    """The pairs of all train-split episodes so far, those collected as well as those of rollouts."""
+    """The pairs of all train-split episodes so far that something may have learned from, those collected as well as
+    those of rollouts."""
+    measuring = {item.id for arm in MEASURING for item in record.trajectories(arm=arm)}
     return frozenset(
-        pair_key(item.goal, item.first_observation) for item in record.trajectories(split=Split.TRAIN) if item.steps
+        pair_key(item.goal, item.first_observation)
+        for item in record.trajectories(split=Split.TRAIN)
+        if item.steps and item.id not in measuring
     )
 
 

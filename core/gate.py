@@ -1,9 +1,11 @@
-"""Promotion: only through the gate; rollback: one command."""
+"""Promotion: only through the gate; rollback: one command. Memory follows: what the student in use does not hold is
+shown to it again (`tutelage.absorption`)."""
 
+from tutelage.absorption import reconcile
 from tutelage.cycle import EXPERIENCE_ARMS, accepted_trajectories, cycle_students
 from tutelage.errors import RecordError
 from tutelage.evaluate import gate
-from tutelage.experience import IN_USE
+from tutelage.experience import IN_USE, Status
 from tutelage.progress import Reporter
 from tutelage.results import ComparisonDoc, CycleDoc, GateDoc, load, save
 from tutelage.workspace import Workspace
@@ -33,6 +35,7 @@ def decide(workspace: Workspace, cycle: int, report: Reporter) -> None:
             )
     for doc in load(record, GateDoc, cycle):
         report.say(f"  {doc.candidate} {doc.reason}")
+    reconcile(workspace)
     save(record, _summary(workspace, cycle))
 
 
@@ -70,7 +73,7 @@ def promote_by_hand(workspace: Workspace, student: str, reason: str) -> str:
         listed = ", ".join(sorted(passed)) or "none so far"
         raise RecordError(f"{wanted.label} has not passed the gate and cannot be promoted; those that have: {listed}")
     record.promote(wanted.id, reason=reason, evidence={"by": "hand"})
-    return f"{wanted.label} is promoted"
+    return f"{wanted.label} is promoted{_memory_follows(workspace)}"
 
 
 def rollback(workspace: Workspace) -> str:
@@ -87,4 +90,13 @@ def rollback(workspace: Workspace) -> str:
     gated = {doc.candidate: doc.incumbent for doc in load(record, GateDoc) if doc.promoted}
     earlier = next(item for item in line.values() if item.label == gated[present.label])
     record.promote(earlier.id, reason=f"rolled back from {present.label}", evidence={"by": "hand"})
-    return f"rolled back from {present.label} to {earlier.label}"
+    return f"rolled back from {present.label} to {earlier.label}{_memory_follows(workspace)}"
+
+
+def _memory_follows(workspace: Workspace) -> str:
+    """What of memory came back into the prompt with this student, and what left it again."""
+    moves = reconcile(workspace)
+    left = sum(move.after == Status.ABSORBED for move in moves)
+    parts = [(len(moves) - left, "restored"), (left, "absorbed again")]
+    said = [f"{count} {what}" for count, what in parts if count]
+    return f"; experiences: {', '.join(said)}" if said else ""

@@ -14,7 +14,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 
 from tutelage import cycle as steps
-from tutelage import distilling, gate, measure
+from tutelage import distilling, evidence, gate, measure
 from tutelage.config import Config
 from tutelage.errors import ConfigError
 from tutelage.progress import Reporter
@@ -31,10 +31,11 @@ NODES: dict[str, Node] = {
     "train": steps.train,
     "evaluate": measure.evaluate,
     "gate": gate.decide,
+    "evidence": evidence.gather,
 }
 KINDS: dict[str, tuple[str, ...]] = {
     "run": tuple(NODES),
-    "distill": ("judge", "extract", "consolidate", "train", "evaluate", "gate"),
+    "distill": ("judge", "extract", "consolidate", "train", "evaluate", "gate", "evidence"),
     "extract": ("judge", "extract", "consolidate"),
     "train": ("train",),
 }

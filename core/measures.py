@@ -1,6 +1,8 @@
-"""The nouns of measurement: versions of the student, rates with intervals, paired comparisons, measured arms."""
+"""The nouns of measurement: versions of the student, rates with intervals, paired comparisons, measured arms, and
+what memory does to success."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
@@ -36,7 +38,7 @@ class Student(Frozen):
 
 
 class Rate(Frozen):
-    """A success rate with its Wilson interval."""
+    """A success rate with its interval: Wilson's, or by betting where it is looked at more than once."""
 
     successes: int
     episodes: int
@@ -84,3 +86,75 @@ class Arm(Frozen):
     """Held-out episodes whose goal and first observation occurred in training; not counted."""
     broken: int = 0
     """Episodes among ``trajectories`` whose environment broke; not counted in the rates."""
+
+
+# -- what memory does ---------------------------------------------------------------------------
+
+
+class Finding(StrEnum):
+    """What the intervals of an effect say (`tutelage.effects`)."""
+
+    HELPS = "helps"
+    """Success with it is higher."""
+    HARMS = "harms"
+    """Success with it is lower, and the student is not known to be able without."""
+    HELD = "held"
+    """The student is able, and as good without it."""
+    UNDECIDED = "undecided"
+
+
+class Effect(Frozen):
+    """Success with and without memory in a task family, or with and without one experience alone."""
+
+    family: str
+    """As ``environment/family``."""
+    experience: str = ""
+    """Id; empty for whatever memory shows there."""
+    alone: bool = False
+    """Whether it was shown alone, and not with the rest of memory."""
+    difference: Comparison
+    """With minus without."""
+    with_memory: Rate
+    without: Rate
+    finding: Finding
+    seen: int = 0
+    """Pairs left out because their goal and first observation occurred in training."""
+    unshown: int = 0
+    """Pairs left out because the experience could not be shown in them."""
+    blocked: int = 0
+    """Pairs in which a guardrail stopped an action."""
+
+
+class Move(Frozen):
+    """An experience that got another status, and why."""
+
+    experience: str
+    kind: str
+    family: str
+    """As ``environment/family``."""
+    before: str
+    after: str
+    reason: str
+
+
+class Measurement(Frozen):
+    """One round of evidence: what was to be measured on which budget, and once it is finished, what came out."""
+
+    name: str
+    """Names it in the record, e.g. ``1/evidence``."""
+    cycle: int
+    place: int
+    """Where its tasks begin in the stretch of the train split that is set apart for measuring."""
+    student: str
+    """Id."""
+    pairs: int
+    item_pairs: int
+    families: dict[str, tuple[str, ...]]
+    """Ids of the experiences that are measured together, by family; the most used family first."""
+    chosen: tuple[str, ...] | None = None
+    """Ids of those that are measured alone, once they are known."""
+    finished: bool = False
+    effects: tuple[Effect, ...] = ()
+    moves: tuple[Move, ...] = ()
+    unmeasured: int = 0
+    """Stickers and skills in use that nothing was measured of."""

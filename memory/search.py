@@ -3,9 +3,12 @@
 After Structured Distillation for agent memory (2603.13017), which adds vector and keyword scores, each normalised.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import heapq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from tutelage.keyword import tokens
 
 Mode = Literal["fused", "vector", "keyword"]
 Normalise = Literal["range", "top", "rank"]
@@ -40,6 +43,7 @@ def fused(
     normalise: Normalise = "range",
     mode: Mode = "fused",
     boosts: Mapping[str, Mapping[str, float]] | None = None,
+    near: int = NEAR,
 ) -> list[Ranked]:
     """Candidates of both searches, best first; of equal ones the one with the lower id.
 
@@ -47,13 +51,15 @@ def fused(
         vectors: cosine similarity of every candidate, by id. One that only the keywords found needs its own too.
         keywords: BM25 score by id; what is missing counts as 0.
         weight: of the vector score; the rest is BM25's. Mode ``vector`` is weight 1, ``keyword`` is weight 0.
-        boosts: by name of the term, what it adds to the score of an id.
+        boosts: by name of the term, what it adds to the score of an id. One that is boosted is a candidate, however
+            far down it is in both searches.
+        near: candidates that each search contributes.
 
     Raises:
         KeyError: an id of `keywords` has no vector score.
     """
     weight = {"fused": weight, "vector": 1.0, "keyword": 0.0}[mode]
-    ids = sorted(found(vectors, keywords, mode))
+    ids = sorted(_candidates(vectors, keywords, mode, near, boosts or {}))
     by_vector = normalised([vectors[key] for key in ids], normalise)
     by_keyword = normalised([keywords.get(key, 0.0) for key in ids], normalise, low=0.0)
     ranked = []
@@ -64,14 +70,27 @@ def fused(
     return sorted(ranked, key=lambda item: -item.score)
 
 
-def found(vectors: Mapping[str, float], keywords: Mapping[str, float], mode: Mode) -> Collection[str]:
-    """The ids that a search of this mode may return: by keyword only those with a word in common."""
-    match mode:
-        case "vector":
-            return vectors.keys()
-        case "keyword":
-            return keywords.keys()
-    return vectors.keys() | keywords.keys()
+def _candidates(
+    vectors: Mapping[str, float],
+    keywords: Mapping[str, float],
+    mode: Mode,
+    near: int,
+    boosts: Mapping[str, Mapping[str, float]],
+) -> set[str]:
+    """The best of each search that the mode asks for. Scores are normalised over these, so that neither the size of
+    memory nor what is far off changes what a weight means."""
+    searches = {"fused": (vectors, keywords), "vector": (vectors,), "keyword": (keywords,)}[mode]
+    found = {key for scores in searches for key in heapq.nsmallest(near, scores, key=lambda key: (-scores[key], key))}
+    boosted = {key for values in boosts.values() for key, value in values.items() if value}
+    return found | {key for key in boosted if any(key in scores for scores in searches)}
+
+
+def asked(text: str) -> list[str]:
+    """The words of a query, each once: a page that says "button" ten times does not ask for it ten times.
+
+    With repetitions, MRR of the situations in the retrieval benchmark's tuning half falls from .68 to .58.
+    """
+    return list(dict.fromkeys(tokens([text])[0]))
 
 
 def normalised(values: Sequence[float], how: Normalise, *, low: float | None = None) -> list[float]:

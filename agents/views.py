@@ -123,6 +123,16 @@ class CorrectorView:
     """`thought`, `action` and `meaning` are those of the right reply."""
 
 
+@dataclass(frozen=True)
+class MergerView:
+    """Merger: two experiences as they stand, without whom or what they come from."""
+
+    environment: str
+    family: str
+    first: Content
+    second: Content
+
+
 def seen(trajectory: Trajectory) -> tuple[Seen, ...]:
     """The steps without what no other role may know."""
     found = []
@@ -157,3 +167,7 @@ def designer_view(exploration: Trajectory, persona: Persona, guide: str, *, unti
     return DesignerView(
         exploration.task.environment, persona, guide, exploration.tools, seen(exploration)[:until], count
     )
+
+
+def merger_view(first: Experience, second: Experience) -> MergerView:
+    return MergerView(first.environment, first.family, first.content, second.content)

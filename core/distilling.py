@@ -6,6 +6,7 @@ from tutelage.agents.distiller import Distilled
 from tutelage.agents.extraction import extract as extract_experiences
 from tutelage.agents.extraction import judge_missing
 from tutelage.agents.review import tells
+from tutelage.consolidating import consolidate_memory, counts
 from tutelage.cycle import (
     GUARDED,
     UNGUARDED,
@@ -87,7 +88,13 @@ def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
 
 
 def consolidate(workspace: Workspace, cycle: int, report: Reporter) -> None:
-    """Bring the index in line with the record, and see in live episodes what the guardrails stop."""
+    """Merge what says the same, surface contradictions, keep to the capacity; and see in live episodes what the
+    guardrails stop."""
+    counted = counts(consolidate_memory(workspace, cycle=cycle))
+    report.say(
+        f"  {counted['near pairs']} near pairs: {counted['merged']} merged, {counted['contradictions']} contradictions "
+        f"({counted['resolved']} resolved); {counted['retired']} retired for room"
+    )
     stats = workspace.memory.stats()
     report.say(f"  memory: {', '.join(f'{count} {kind}s' for kind, count in stats['by_kind'].items()) or 'empty'}")
     plan = workspace.config.collect

@@ -130,6 +130,11 @@ def _pattern_or_text(first: str, second: str) -> Finding:
     return statements(first, second)
 
 
+def same_pattern(first: str, second: str) -> bool:
+    """Whether two patterns over actions are one, however their arguments are written."""
+    return _call(first) == _call(second)
+
+
 def _call(text: str) -> str:
     """A pattern of an action, with the arguments of a tool in one order."""
     match = _CALL.fullmatch(text.strip())

@@ -16,6 +16,7 @@ def main() -> None:
     from tutelage.cli import (  # noqa: F401  (they register their commands)
         annotate,
         calibrate,
+        consolidate,
         jobs,
         keeping,
         look,

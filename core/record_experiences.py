@@ -90,6 +90,9 @@ class Experiences(Database):
                 raise RecordError(
                     f"experience {experience.id} version {experience.version} exists and differs; add a new version"
                 )
+            known = versions.get(1) or self.tombstone(experience.id)
+            if known is not None and known.tenant != experience.tenant:
+                raise RecordError(f"the id {experience.id} is taken")
             if not versions:
                 self._refuse_forgotten(experience.id)
             if experience.version != len(versions) + 1:

@@ -1,7 +1,7 @@
 """Texts to vectors, offline."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,11 +68,20 @@ def unit(vectors: NDArray[Any]) -> Vectors:
     return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
+def known_embedder(name: str) -> Callable[[], Embedder]:
+    """What makes the embedder that `name` stands for: a short name, an entry point or a dotted path.
+
+    Raises:
+        UnknownName: listing what exists.
+    """
+    return resolve(name, BUILTIN, what="embedder", group=ENTRY_POINTS)
+
+
 def embedder(name: str) -> Embedder:
-    """The embedder that `name` stands for: a short name, an entry point or a dotted path.
+    """The embedder itself.
 
     Raises:
         UnknownName: listing what exists.
         MissingPart: its library is not installed.
     """
-    return resolve(name, BUILTIN, what="embedder", group=ENTRY_POINTS)()
+    return known_embedder(name)()

@@ -1,14 +1,17 @@
-"""The vector index: an embedded Chroma collection that may be lost at any time without loss.
+"""The Chroma index: approximate nearest neighbours on disk, which may be lost at any time without loss.
 
-Chroma is only ever used inside one process (several on one folder hang or corrupt it), with explicit
-embeddings (its default embedder downloads a model) and without telemetry.
+Chroma is only ever used inside one process (several on one folder hang or corrupt it), with explicit embeddings (its
+default embedder downloads a model) and without telemetry. A `where` filter makes it scan the whole collection (70 ms
+among 100,000), so it is given none: each tenant and environment has a collection of its own, and whoever asks filters
+what it gets.
 """
 
 import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
@@ -19,79 +22,117 @@ from tutelage.errors import MemoryBusy, MissingPart
 from tutelage.memory.embedder import Vectors
 
 _LOG = logging.getLogger(__name__)
-_COLLECTION = "experiences"
 _BATCH = 1000
-
-Metadata = Mapping[str, str | int]
+_PAGE = 10_000
+_HNSW = {
+    "space": "cosine",
+    "batch_size": 1000,
+    "sync_threshold": 20_000,  # by default the graph is written out whole after every 1,000 vectors
+}
 
 
 class VectorIndex:
-    """Ids with a vector and metadata (its `version` above all), searched by cosine similarity.
+    """One tenant's ids with a vector each, by environment, searched by cosine similarity.
 
-    Opening takes the folder for this process. A missing or damaged index, or one made by another
-    embedder, is replaced by an empty one; compare `versions()` with what should be there.
+    Opening takes the folder for this process. An index that is missing, damaged, or was made by another embedder or
+    version of Chroma is replaced by an empty one; `done` says how far each collection is.
     """
 
-    def __init__(self, folder: Path, *, embedder: str, dimension: int) -> None:
+    def __init__(self, folder: Path, *, tenant: str, made_with: str, dimension: int) -> None:
+        """`made_with` names all that vectors depend on.
+
+        Raises:
+            MemoryBusy: another process, or another store of this one, has the folder.
+            MissingPart: Chroma is not installed.
+        """
         self.folder = folder
-        self._identity: dict[str, str | int] = {"embedder": embedder, "dimension": dimension}
-        self._lock = _take(folder)
+        self._tenant, self._dimension = tenant, dimension
+        self._collections: dict[str, Any] = {}
         self._client: Any = None
-        self._collection: Any = None
+        self._lock = _take(folder)
         try:
-            self._open(dimension)
+            self._chroma = _library()
+            self._identity = {"made_with": f"{made_with}, {dimension} numbers, Chroma {self._chroma.__version__}"}
+            self._open()
         except BaseException:
             self.close()
             raise
 
-    def _open(self, dimension: int) -> None:
+    def _open(self) -> None:
         stores = sorted(self.folder.glob("chroma-*"))
         if len(stores) != 1:
             self._replace("there is none" if not stores else "several were left behind")
             return
         try:
             self._connect(stores[0])
-            identity = {name: (self._collection.metadata or {}).get(name) for name in self._identity}
-            if identity == self._identity:
-                # Damage to the vectors' own files shows only when they are searched.
-                self.search(np.ones(dimension, dtype=np.float32), 1)
-                self.versions()
-                return
-            problem = f"it holds vectors of {identity['embedder']} ({identity['dimension']} numbers)"
+            problem = self._check()
         except Exception as error:  # whatever a damaged file makes Chroma raise: the record has everything
             problem = f"it cannot be read ({error})"
-        self._replace(problem)
+        if problem:
+            self._replace(problem)
 
-    def versions(self) -> dict[str, int]:
-        """The version of every id."""
-        found = self._collection.get(include=["metadatas"])
-        return {key: int(data["version"]) for key, data in zip(found["ids"], found["metadatas"], strict=True)}
+    def _check(self) -> str:
+        """What is wrong with this tenant's collections, if anything."""
+        for collection in self._client.list_collections():
+            data = collection.metadata or {}
+            made_with = data.get("made_with", "something else")
+            if made_with != self._identity["made_with"]:
+                return f"it was made with {made_with}, not with {self._identity['made_with']}"
+            if data["tenant"] == self._tenant:
+                self._collections[data["environment"]] = collection
+        for environment in self._collections:
+            # Damage to the vectors' own files shows only when they are searched.
+            self.search(environment, np.ones(self._dimension, dtype=np.float32), 1)
+        return ""
 
-    def upsert(self, ids: Sequence[str], vectors: Vectors, metadata: Sequence[Metadata]) -> None:
+    @property
+    def environments(self) -> list[str]:
+        return sorted(self._collections)
+
+    def done(self, environment: str) -> int:
+        """The number that the environment was last marked with; 0 if never."""
+        collection = self._collections.get(environment)
+        return int(collection.metadata.get("done", 0)) if collection is not None else 0
+
+    def mark(self, environment: str, done: int) -> None:
+        """Keep a number beside the vectors: how far they go."""
+        collection = self._collection(environment)
+        collection.modify(metadata={**collection.metadata, "done": done})
+
+    def count(self, environment: str) -> int:
+        collection = self._collections.get(environment)
+        return collection.count() if collection is not None else 0
+
+    def ids(self, environment: str) -> Iterator[str]:
+        if environment in self._collections:
+            collection, start = self._collections[environment], 0
+            while found := collection.get(include=[], limit=_PAGE, offset=start)["ids"]:
+                yield from found
+                start += len(found)
+
+    def upsert(self, environment: str, ids: Sequence[str], vectors: Vectors) -> None:
         """Add or replace; `vectors` has shape (ids, dimension)."""
         for start in range(0, len(ids), _BATCH):
             part = slice(start, start + _BATCH)
-            self._collection.upsert(
-                ids=list(ids[part]), embeddings=vectors[part], metadatas=[dict(data) for data in metadata[part]]
-            )
+            self._collection(environment).upsert(ids=list(ids[part]), embeddings=vectors[part])
 
-    def delete(self, ids: Sequence[str]) -> None:
-        for start in range(0, len(ids), _BATCH):
-            self._collection.delete(ids=list(ids[start : start + _BATCH]))
+    def delete(self, environment: str, ids: Sequence[str]) -> None:
+        if environment in self._collections:
+            for start in range(0, len(ids), _BATCH):
+                self._collections[environment].delete(ids=list(ids[start : start + _BATCH]))
 
-    def search(self, vector: Vectors, count: int, where: Mapping[str, Any] | None = None) -> dict[str, float]:
-        """The nearest ids with their cosine similarity, nearest first; `where` is a Chroma filter."""
-        found = self._collection.query(
-            query_embeddings=[vector], n_results=count, where=dict(where) if where else None, include=["distances"]
-        )
+    def search(self, environment: str, vector: Vectors, count: int) -> dict[str, float]:
+        """The nearest ids with their cosine similarity, nearest first."""
+        if environment not in self._collections:
+            return {}
+        collection = self._collections[environment]
+        found = collection.query(query_embeddings=[vector], n_results=count, include=["distances"])
         return {key: 1 - distance for key, distance in zip(found["ids"][0], found["distances"][0], strict=True)}
 
-    def similarities(self, vector: Vectors, ids: Sequence[str]) -> dict[str, float]:
-        """Cosine similarity of the given ids; ones that are not there are left out."""
-        if not ids:
-            return {}
-        found = self._collection.get(ids=list(ids), include=["embeddings"])
-        return dict(zip(found["ids"], (np.asarray(found["embeddings"]) @ vector).tolist(), strict=True))
+    def drop(self, environment: str) -> None:
+        """Forget an environment."""
+        if self._collections.pop(environment, None) is not None:
+            self._client.delete_collection(self._name(environment))
 
     def clear(self) -> None:
         """Start again from nothing."""
@@ -102,25 +143,29 @@ class VectorIndex:
         self._disconnect()
         self._lock.close()
 
+    def _name(self, environment: str) -> str:
+        return sha256(f"{self._tenant}\n{environment}".encode()).hexdigest()[:32]
+
+    def _collection(self, environment: str) -> Any:
+        if environment not in self._collections:
+            self._collections[environment] = self._client.create_collection(
+                self._name(environment),
+                embedding_function=None,
+                metadata={**self._identity, "tenant": self._tenant, "environment": environment, "done": 0},
+                configuration={"hnsw": {**_HNSW, "num_threads": os.cpu_count() or 1}},
+            )
+        return self._collections[environment]
+
     def _connect(self, path: Path) -> None:
-        os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
-        try:
-            import chromadb
-            from chromadb.config import Settings
-        except ModuleNotFoundError as error:
-            raise MissingPart("Chroma is missing: pip install 'tutelage[memory]'") from error
-        self._client = chromadb.PersistentClient(str(path), settings=Settings(anonymized_telemetry=False))
-        self._collection = self._client.get_or_create_collection(
-            _COLLECTION,
-            embedding_function=None,
-            metadata=self._identity,
-            configuration={"hnsw": {"space": "cosine"}},
-        )
+        from chromadb.config import Settings
+
+        self._client = self._chroma.PersistentClient(str(path), settings=Settings(anonymized_telemetry=False))
 
     def _disconnect(self) -> None:
         if self._client is not None:
             self._client.close()
-        self._client = self._collection = None
+        self._client = None
+        self._collections = {}
 
     def _replace(self, reason: str) -> None:
         _LOG.info("building the memory index %s anew: %s", self.folder, reason)
@@ -129,6 +174,15 @@ class VectorIndex:
             shutil.rmtree(store)
         # A fresh name each time: within a process, Chroma remembers clients by path, broken ones too.
         self._connect(self.folder / f"chroma-{uuid4().hex[:8]}")
+
+
+def _library() -> Any:
+    os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
+    try:
+        import chromadb
+    except ModuleNotFoundError as error:
+        raise MissingPart("Chroma is missing: pip install 'tutelage[memory]'") from error
+    return chromadb
 
 
 def _take(folder: Path) -> IO[str]:

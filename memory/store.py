@@ -1,60 +1,64 @@
 """Experiences to add, search and recall. The record is the truth; what is searched is rebuilt from it."""
 
-import logging
 import threading
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError
 from tutelage.experience import IN_USE, Change, Experience, Kind, Recall, Recaller, Status, identity
-from tutelage.keyword import KeywordIndex, tokens
-from tutelage.memory.embedder import embedder
-from tutelage.memory.index import VectorIndex
+from tutelage.memory.compound import compound
+from tutelage.memory.embedder import known_embedder
 from tutelage.memory.query import Hit, Query
-from tutelage.memory.text import distilled, render, verbatim
+from tutelage.memory.search import FAMILY_BOOST, NEAR, Ranked, fused
+from tutelage.memory.text import render
 from tutelage.memory.versions import merged, successor, undone
 from tutelage.record import Record
+from tutelage.record_experiences import Tombstone
 from tutelage.types import Shown, Split, Step, Task, Trajectory
 
-_LOG = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from tutelage.memory.finder import Finder
 
-NEAR = 64
-"""Candidates that each of the two searches contributes to the fusion."""
-FAMILY_BOOST = 0.5
-"""Added to the score of experiences of the task's own family; it says more than a similar wording."""
 OBSERVATION_LENGTH = 1000
 """Characters of the first observation that take part in a recall."""
 ON_TRIAL = "(on trial) "
 """What the text of a candidate begins with where an agent sees it."""
+_FIXED = frozenset({"id", "version", "tenant", "created"})
 
 
 class MemoryStore:
-    """Memory of one workspace; one process at a time, any number of its threads."""
+    """One tenant's memory in a workspace, for any number of processes and threads at once.
+
+    Each write is a transaction of the record, which has one writer at a time, so that versions never collide. Whoever
+    searches first takes over what others have written. What is needed for search alone is opened at the first search.
+    """
 
     def __init__(self, record: Record, folder: Path, config: MemoryConfig, *, tenant: str | None = None) -> None:
-        """Open the index in `folder` and repair it where it differs from the record.
+        """The index is kept in `folder`, and repaired where it differs from the record.
 
         Args:
             tenant: whose memory; default: the configured one's. Nobody else's is ever read or written.
 
         Raises:
-            MemoryBusy: another process has it open.
-            UnknownName, MissingPart: there is no such embedder, or something is not installed.
+            UnknownName: there is no such embedder.
         """
+        known_embedder(config.embedder)
         self._record = record
+        self._folder = folder
         self._config = config
         self.tenant = tenant or config.tenant
-        self._embedder = embedder(config.embedder)
-        self._lock = threading.RLock()
-        self._index = VectorIndex(folder, embedder=self._embedder.name, dimension=self._embedder.dimension)
-        self._load()
+        self._lock = threading.Lock()
+        self._opened: Finder | None = None
 
     def close(self) -> None:
-        self._index.close()
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
 
     def __enter__(self) -> Self:
         return self
@@ -71,19 +75,12 @@ class MemoryStore:
 
         Returns:
             What memory now holds, which may have another id and version; idempotent.
-            Inside a transaction of the record that is rolled back, open the memory again before using it.
 
         Raises:
-            RecordError: it was drawn from a task that is held out, or its version is taken.
+            RecordError: it was drawn from a task that is held out, it is another tenant's, its version is taken, or it
+                was forgotten.
         """
-        with self._lock:
-            known = self._items.get(experience.id) or self._same.get(identity(experience))
-            if known == experience:
-                return experience
-            if experience.tenant != self.tenant:
-                raise RecordError(f"this is the memory of {self.tenant!r}, not of {experience.tenant!r}")
-            self._refuse_held_out(experience)
-            return self._save(merged(known, experience) if known and known.id != experience.id else experience)
+        return self.add_many([experience])[0]
 
     def add_many(self, experiences: Iterable[Experience]) -> list[Experience]:
         """`add` each, all in one transaction: all are kept or, after an error, none.
@@ -91,13 +88,29 @@ class MemoryStore:
         Raises:
             RecordError: as `add`.
         """
-        with self._lock:
-            try:
-                with self._record.transaction():
-                    return [self.add(experience) for experience in experiences]
-            except BaseException:
-                self._load()
-                raise
+        items = list(experiences)
+        with self._record.transaction():
+            self._admit(items)
+            items = [self._compound(item) for item in items]
+            ids, identities = [item.id for item in items], [identity(item) for item in items]
+            by_id, same = self._record.newest_of(self.tenant, ids=ids, identities=identities)
+            known = {item.id: item for item in by_id}
+            says = {identity(item): item.id for item in reversed(same)}  # of several the oldest
+            known |= {item.id: item for item in same}
+            saved, result = [], []
+            for item, digest in zip(items, identities, strict=True):
+                old = known.get(item.id) or known.get(says.get(digest, ""))
+                new = item if old is None or old.id == item.id else merged(old, item)
+                if old is None or new.version > old.version:
+                    if old is not None and says.get(identity(old)) == old.id:
+                        del says[identity(old)]
+                    known[new.id] = new
+                    says.setdefault(identity(new), new.id)
+                if new is not old:
+                    saved.append(new)
+                result.append(known[new.id])
+            self._record.save_experiences(saved)
+        return result
 
     def change(self, experience_id: str, change: Change, **changes: Any) -> Experience:
         """Make the next version with these fields changed, for the reason given.
@@ -105,8 +118,10 @@ class MemoryStore:
         Raises:
             RecordError: this tenant has no such experience, or the changes are not possible.
         """
-        with self._lock, self._record.transaction():
-            return self._save(successor(self.get(experience_id), change, **changes))
+        if fixed := sorted(_FIXED & changes.keys()):
+            raise RecordError(f"experience {experience_id} cannot be changed so: {', '.join(fixed)} is for good")
+        with self._record.transaction():
+            return self._saved(successor(self.get(experience_id), change, **changes))
 
     def move(self, experience_id: str, status: Status, change: Change) -> Experience:
         """Give it this status, for the reason given; the same version if it has it.
@@ -114,7 +129,7 @@ class MemoryStore:
         Raises:
             RecordError: this tenant has no such experience.
         """
-        with self._lock, self._record.transaction():
+        with self._record.transaction():
             item = self.get(experience_id)
             return item if item.status is status else self.change(experience_id, change, status=status)
 
@@ -124,52 +139,66 @@ class MemoryStore:
         Raises:
             RecordError: this tenant has no such experience, or it has only one version.
         """
-        with self._lock, self._record.transaction():
+        with self._record.transaction():
+            return self._saved(undone(self.history(experience_id), by))
+
+    def forget(self, experience_id: str, *, reason: str, by: str) -> Tombstone:
+        """Erase it, all versions and its text wherever the record quotes it; a tombstone stays.
+
+        Returns:
+            The tombstone, which says what was derived from it; the first one if it was forgotten before.
+
+        Raises:
+            RecordError: this tenant has no such experience.
+        """
+        stone = self._record.tombstone(experience_id)
+        if stone is None or stone.tenant != self.tenant:
             self.get(experience_id)
-            return self._save(undone(self._record.history(experience_id), by))
+            stone = self._record.forget_experience(experience_id, reason, by)
+        self.sync()
+        return stone
 
     def sync(self) -> None:
-        """Take over what other processes have written to the record; every read does so by itself."""
-        with self._lock:
-            self._load()
+        """Take over what other processes have written to the record; every search does so by itself."""
+        self._finder.sync()
 
     def reindex(self) -> int:
         """Drop the index and build it from the record; returns how many experiences it holds."""
-        with self._lock:
-            self._index.clear()
-            self._load()
-            return len(self._items)
+        return self._finder.reindex()
 
     # -- reading --------------------------------------------------------------------------------
 
     def get(self, experience_id: str) -> Experience:
-        """The newest version. Raises RecordError if this tenant has no such experience."""
-        with self._lock:
-            if experience_id not in self._items:
-                raise RecordError(f"memory has no experience {experience_id!r}")
-            return self._items[experience_id]
+        """The newest version. Raises RecordError if this tenant has no such experience, or forgot it."""
+        found, _ = self._record.newest_of(self.tenant, ids=[experience_id])
+        if found:
+            return found[0]
+        stone = self._record.tombstone(experience_id)
+        if stone is not None and stone.tenant == self.tenant:
+            raise RecordError(f"{stone.kind} {stone.id} was forgotten on {stone.created:%Y-%m-%d}: {stone.reason}")
+        raise RecordError(f"memory has no experience {experience_id!r}")
 
     def history(self, experience_id: str) -> list[Experience]:
         """All versions, oldest first. Raises RecordError if this tenant has no such experience."""
-        self.get(experience_id)
-        return self._record.history(experience_id)
+        with self._record.reading():
+            self.get(experience_id)
+            return self._record.history(experience_id)
 
     def experiences(self, *, kind: Kind | None = None, statuses: Collection[Status] = ()) -> list[Experience]:
         """This tenant's experiences, oldest first; `statuses` empty means all."""
-        with self._lock:
-            items = list(self._items.values())
-        return [item for item in items if kind in (None, item.kind) and (not statuses or item.status in statuses)]
+        items = self._record.experiences(kind=kind, tenant=self.tenant)
+        return [item for item in items if not statuses or item.status in statuses]
 
     def search(self, query: Query) -> list[Hit]:
         """The best by vectors over distilled text and BM25 over verbatim text, best first."""
-        wanted = _wanted(
-            kind=list(query.kinds) or None,
-            environment=query.environment,
-            family=query.family,
-            status=list(query.statuses) or None,
-        )
-        hits = self._ranked(query.text, wanted, query.exclude_task, prefer=query.prefer_family)
-        return [hit for hit in hits if hit.experience.trust >= query.min_trust][: query.k]
+        self.sync()
+        ranked = self._ranked(query)
+        hits = []
+        for rank, item in self._loaded(ranked, query.k):
+            hits.append(Hit(item, rank.score, rank.vector, rank.keyword, rank.parts))
+            if len(hits) == query.k:
+                break
+        return hits
 
     def recall(self, task: Task, goal: str, observation: str) -> Recall:
         """What fits this situation: the best skills and stickers as text, and the family's guardrails as rules.
@@ -202,22 +231,32 @@ class MemoryStore:
         without: Collection[str] = (),
         only: str | None = None,
     ) -> Recall:
-        with self._lock:
-            if only is not None:
-                return self._only(task, only)
-            wanted = _wanted(environment=task.environment, status=list(statuses))
-            rules = self._matching({**wanted, "family": [task.family], "kind": ["guardrail"]}, task.id)
-            found: dict[str, Experience] = {}
-            if self._config.top_k:
-                # What is absorbed keeps its place: were others to take it, absorbing would free no room in the prompt.
-                wanted |= {"status": list({*statuses, Status.ABSORBED}), "kind": ["skill", "sticker"]}
-                text = f"{goal}\n{observation[:OBSERVATION_LENGTH]}"
-                for hit in self._ranked(text, wanted, task.id, prefer=task.family):
-                    if hit.experience.id not in without:
-                        found.setdefault(render(hit.experience), hit.experience)
-            best = [item for item in list(found.values())[: self._config.top_k] if item.status in statuses]
-            enforced = tuple(rule for rule in rules.values() if rule.id not in without)
-            return Recall(shown=tuple(_shown(item) for item in best), guardrails=enforced)
+        if only is not None:
+            return self._only(task, only)
+        self.sync()
+        here = Query("", environment=task.environment, exclude_task=task.id)
+        rules = replace(here, family=task.family, kinds=("guardrail",), statuses=statuses)
+        guardrails = self._finder.load(row.id for row in self._finder.rows(rules, without=without))
+        shown: dict[str, Experience] = {}
+        top = self._config.top_k
+        if top:
+            # What is absorbed keeps its place: were others to take it, absorbing would free no room in the prompt.
+            wanted = replace(
+                here,
+                text=f"{goal}\n{observation[:OBSERVATION_LENGTH]}",
+                kinds=("skill", "sticker"),
+                statuses={*statuses, Status.ABSORBED},
+                prefer_family=task.family,
+                k=top,
+            )
+            for _, item in self._loaded(self._ranked(wanted, without), top):
+                shown.setdefault(render(item), item)
+                if len(shown) == top:
+                    break
+        return Recall(
+            shown=tuple(_shown(item) for item in shown.values() if item.status in statuses),
+            guardrails=tuple(guardrails),
+        )
 
     def _only(self, task: Task, experience_id: str) -> Recall:
         item = self.get(experience_id)
@@ -228,119 +267,83 @@ class MemoryStore:
         return Recall(shown=(_shown(item),))
 
     def sources(self, experience_id: str) -> list[tuple[Trajectory, Step, int]]:
-        """The steps it was drawn from, each with its trajectory and index in it."""
+        """The steps it was drawn from, each with its trajectory and index in it.
+
+        Without those that are not in this record (written by hand, imported, forgotten) or are another tenant's.
+        """
         found = []
-        for source in self._record.experience(experience_id).sources:
-            trajectory = self._record.trajectory(source.trajectory)
-            for index in source.steps or range(len(trajectory.steps)):
-                found.append((trajectory, trajectory.steps[index], index))
+        for source in self.get(experience_id).sources:
+            _, tenant = self._record.trajectory_places([source.trajectory]).get(source.trajectory, (None, None))
+            if tenant == self.tenant:
+                trajectory = self._record.trajectory(source.trajectory)
+                for index in source.steps or range(len(trajectory.steps)):
+                    if index < len(trajectory.steps):
+                        found.append((trajectory, trajectory.steps[index], index))
         return found
 
     def stats(self) -> dict[str, Any]:
         """How many experiences there are, by kind and status, and what they are indexed with."""
-        with self._lock:
-            items = list(self._items.values())
-            kinds = sorted({item.kind for item in items})
-            return {
-                "experiences": len(items),
-                "by_kind": {kind: sum(item.kind == kind for item in items) for kind in kinds},
-                "by_status": {status.value: sum(item.status is status for item in items) for status in Status},
-                "indexed": len(self._index.versions()),
-                "embedder": self._embedder.name,
-                "dimension": self._embedder.dimension,
-            }
+        self.sync()
+        return self._finder.stats()
+
+    # -- inside ---------------------------------------------------------------------------------
 
     @property
     def _in_use(self) -> frozenset[Status]:
         return IN_USE if self._config.candidates else frozenset({Status.ACTIVE})
 
-    # -- inside ---------------------------------------------------------------------------------
-
-    def _load(self) -> None:
-        """Read the record, and make the index hold just that."""
-        self._items = {item.id: item for item in self._record.experiences(tenant=self.tenant)}
-        self._same = {identity(item): item for item in self._items.values()}
-        self._words: dict[str, tuple[int, list[str]]] = {}
-        self._keywords: KeywordIndex | None = None
-        stored = self._index.versions()
-        stale = [item for item in self._items.values() if stored.get(item.id) != item.version]
-        gone = [key for key in stored if key not in self._items]
-        if stale or gone:
-            _LOG.info("memory index: %d experiences to write, %d to remove", len(stale), len(gone))
-        self._index.delete(gone)
-        self._write(stale)
-
-    def _save(self, experience: Experience) -> Experience:
-        """Record first: if the process dies in between, the next open repairs the index."""
-        if self._record.save_experience(experience):
-            if experience.id in self._items:
-                self._same.pop(identity(self._items[experience.id]), None)
-            self._items[experience.id] = self._same[identity(experience)] = experience
-            self._keywords = None
-            self._write([experience])
-        return self._items[experience.id]
-
-    def _write(self, experiences: list[Experience]) -> None:
-        if experiences:
-            vectors = self._embedder.embed([distilled(item) for item in experiences])
-            self._index.upsert([item.id for item in experiences], vectors, [_metadata(item) for item in experiences])
-
-    def _ranked(
-        self, text: str, wanted: Mapping[str, list[str]], exclude_task: str | None, *, prefer: str | None = None
-    ) -> list[Hit]:
-        """All candidates, best first; each of the two scores is scaled to 0…1 over them, then weighted."""
+    @property
+    def _finder(self) -> "Finder":
         with self._lock:
-            allowed = self._matching(wanted, exclude_task)
-            if not allowed:
-                return []
-            count = NEAR + len(self._matching(wanted, None)) - len(allowed)
-            vector = self._embedder.embed([text])[0]
-            near = self._index.search(vector, count, _where(wanted))
-            if prefer:
-                near |= self._index.search(vector, count, _where({**wanted, "family": [prefer]}))
-            words = {key: score for key, score in self._keyword_scores(text).items() if key in allowed}
-            candidates = list(dict.fromkeys([*(key for key in near if key in allowed), *list(words)[:NEAR]]))
-            near |= self._index.similarities(vector, [key for key in candidates if key not in near])
-            vectors = _scaled([near[key] for key in candidates], low=min(near.values()))
-            keywords = _scaled([words.get(key, 0.0) for key in candidates], low=0.0)
-            weight = self._config.vector_weight
-            hits = []
-            for key, by_vector, by_keyword in zip(candidates, vectors, keywords, strict=True):
-                item = allowed[key]
-                boost = FAMILY_BOOST if item.family == prefer else 0.0
-                score = weight * by_vector + (1 - weight) * by_keyword + boost
-                parts = {"vector": weight * by_vector, "keyword": (1 - weight) * by_keyword, "family": boost}
-                hits.append(Hit(item, score, near[key], words.get(key, 0.0), parts))
-            return sorted(hits, key=lambda hit: -hit.score)
+            if self._opened is None:
+                from tutelage.memory.finder import Finder
 
-    def _keyword_scores(self, text: str) -> dict[str, float]:
-        if self._keywords is None:
-            stale = [item for item in self._items.values() if self._words.get(item.id, (0,))[0] != item.version]
-            if stale:
-                for item, words in zip(stale, tokens([self._verbatim(item) for item in stale]), strict=True):
-                    self._words[item.id] = (item.version, words)
-            self._keywords = KeywordIndex({key: words for key, (_, words) in self._words.items()})
-        return self._keywords.scores(tokens([text])[0])
+                self._opened = Finder(self._record, self._folder, self._config, self.tenant)
+            return self._opened
 
-    def _verbatim(self, experience: Experience) -> str:
-        first = experience.sources[0].trajectory
-        known = self._record.has_trajectory(first)
-        return verbatim(experience, self._record.trajectory(first) if known else None)
+    def _saved(self, experience: Experience) -> Experience:
+        self._record.save_experience(experience)
+        return experience
 
-    def _matching(self, wanted: Mapping[str, Collection[str]], exclude_task: str | None) -> dict[str, Experience]:
-        return {
-            item.id: item
-            for item in self._items.values()
-            if all(getattr(item, name) in values for name, values in wanted.items())
-            and all(source.task != exclude_task for source in item.sources)
-        }
-
-    def _refuse_held_out(self, experience: Experience) -> None:
-        for source in experience.sources:
-            if self._record.has_trajectory(source.trajectory):
-                split = self._record.trajectory(source.trajectory).task.split
+    def _admit(self, experiences: Sequence[Experience]) -> None:
+        """Raises RecordError unless all of them may stand in this memory."""
+        for item in experiences:
+            if item.tenant != self.tenant:
+                raise RecordError(f"this is the memory of {self.tenant!r}, not of {item.tenant!r}")
+        places = self._record.trajectory_places(
+            list({source.trajectory for item in experiences for source in item.sources})
+        )
+        for item in experiences:
+            for source in item.sources:
+                split, _ = places.get(source.trajectory, (Split.TRAIN, ""))
                 if split is not Split.TRAIN:
                     raise RecordError(f"{source.task} is a {split.value} task; only train tasks may feed memory")
+
+    def _compound(self, experience: Experience) -> Experience:
+        """In its compound form, from its first source if that is this tenant's own."""
+        first = experience.sources[0].trajectory
+        _, tenant = self._record.trajectory_places([first]).get(first, (Split.TRAIN, ""))
+        return compound(experience, self._record.trajectory(first) if tenant == self.tenant else None)
+
+    def _ranked(self, query: Query, without: Collection[str] = ()) -> list[Ranked]:
+        vectors, keywords = self._finder.candidates(query, without=without)
+        family = query.prefer_family
+        own = self._finder.of_family(family, vectors) if family else ()
+        return fused(
+            vectors,
+            keywords,
+            weight=self._config.vector_weight,
+            mode=query.mode,
+            boosts={"family": dict.fromkeys(own, FAMILY_BOOST)} if family else None,
+            near=max(NEAR, query.k),
+        )
+
+    def _loaded(self, ranked: Sequence[Ranked], at_once: int) -> Iterator[tuple[Ranked, Experience]]:
+        """With their experiences, some at a time, until the caller has enough."""
+        for start in range(0, len(ranked), at_once + 1):
+            part = {rank.id: rank for rank in ranked[start : start + at_once + 1]}
+            for item in self._finder.load(part):
+                yield part[item.id], item
 
 
 @dataclass(frozen=True)
@@ -358,28 +361,3 @@ def _shown(item: Experience) -> Shown:
     """As an agent sees it, marked where its effect is unmeasured."""
     mark = ON_TRIAL if item.status is Status.CANDIDATE else ""
     return Shown(id=item.id, version=item.version, text=mark + render(item))
-
-
-def _wanted(**values: list[Any] | str | None) -> dict[str, list[str]]:
-    return {name: value if isinstance(value, list) else [value] for name, value in values.items() if value is not None}
-
-
-def _where(wanted: Mapping[str, list[str]]) -> dict[str, Any] | None:
-    """The same as a Chroma filter."""
-    tests = [{name: {"$in": [str(value) for value in values]}} for name, values in wanted.items()]
-    return {"$and": tests} if len(tests) > 1 else (tests[0] if tests else None)
-
-
-def _metadata(experience: Experience) -> dict[str, str | int]:
-    return {
-        "version": experience.version,
-        "kind": experience.kind,
-        "environment": experience.environment,
-        "family": experience.family,
-        "status": experience.status.value,
-    }
-
-
-def _scaled(values: list[float], *, low: float) -> list[float]:
-    high = max(values, default=low)
-    return [(value - low) / (high - low) if high > low else float(value > 0) for value in values]

@@ -28,7 +28,12 @@ _DEAD = 1000
 
 def hashed(texts: Sequence[str]) -> list[Words]:
     """The words of each text as numbers: lower case, without stop words. Texts cannot be read off them."""
-    return [np.array([_number(word) for word in words], dtype=np.uint64) for words in tokens(list(texts))]
+    return [numbers(words) for words in tokens(list(texts))]
+
+
+def numbers(words: Sequence[str]) -> Words:
+    """`hashed` for what is in words already."""
+    return np.array([_number(word) for word in words], dtype=np.uint64)
 
 
 @lru_cache(maxsize=200_000)

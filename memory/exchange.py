@@ -114,9 +114,8 @@ class Importer:
         with self._record.transaction():
             self._memory.sync()
             entries = self.compare(histories)
+            self._record.save_experiences([version for entry in entries for version in entry.added])
             for entry in entries:
-                for version in entry.added:
-                    self._record.save_experience(version)
                 if entry.added:
                     body = {"from": self._terms.name, "digests": list(entry.digests), "at": entry.added[-1].version}
                     self._record.put(DOCUMENTS, self._key(entry.id), body)

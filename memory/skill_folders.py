@@ -129,12 +129,11 @@ def _changes(path: Path, newest: Experience, front: dict[str, Any], text: str) -
     changed: dict[str, object] = {}
     if front["description"] != describe(newest):
         changed["core"] = front["description"]
-    if text.strip() == body(newest).strip():
+    written = _plain(body(newest))
+    if text.strip() == written.strip():
         return changed
-    names = ("goal", "content", "verbatim")
-    for name, old, new in zip(
-        names, _parsed(path, body(newest), newest.kind), _parsed(path, text, newest.kind), strict=True
-    ):
+    before, after = (_parsed(path, said, newest.kind) for said in (written, text))
+    for name, old, new in zip(("goal", "content", "verbatim"), before, after, strict=True):
         if new != old:
             if getattr(newest, name) != old:
                 raise RecordError(f"{path}: Markdown cannot carry its {name}; change it with `tutelage memory edit`")
@@ -190,7 +189,7 @@ def _front(path: Path) -> tuple[dict[str, Any], str]:
     try:
         if path.stat().st_size > LARGEST:
             raise RecordError(f"{path} is larger than {LARGEST} bytes")
-        text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+        text = path.read_text(encoding="utf-8")  # any line ending becomes \n
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -206,6 +205,11 @@ def _front(path: Path) -> tuple[dict[str, Any], str]:
         if not isinstance(front, dict) or not isinstance(front.get(name), str) or not front[name].strip():
             raise RecordError(f"{path}: its front matter gives no {name}")
     return front, text[match.end() :]
+
+
+def _plain(text: str) -> str:
+    """As it reads from a file, with one kind of line ending."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _refuse_link(path: Path) -> None:

@@ -41,7 +41,9 @@ def body(experience: Experience) -> str:
     for heading, field in HEADINGS[experience.kind].items():
         value = getattr(experience.content, field)
         numbered = field == "procedure"
-        parts.append(f"## {heading}\n\n{_block(value) if isinstance(value, str) else _items(value, numbered)}".rstrip())
+        parts.append(
+            f"## {heading}\n\n{_block(value) if isinstance(value, str) else _items(value, numbered)}".rstrip("\n")
+        )
     if experience.verbatim:
         parts.append(f"## {DETAIL}\n\n{_block(experience.verbatim)}")
     parts.append(f"## Notation\n\n{NOTATION}")

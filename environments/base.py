@@ -25,6 +25,8 @@ BUILTIN = {
 }
 ENTRY_POINTS = "tutelage.environments"
 SEEDS_PER_SPLIT = 1_000_000
+UNTRUSTED = 0.2
+"""Trust in what an environment shows that says nothing about itself."""
 
 
 class TargetError(CallError):
@@ -62,6 +64,9 @@ class Environment(gymnasium.Env[str, str]):
     example: str = 'click("r1")'
     """A call as this environment takes it, shown to an agent whose reply is none."""
 
+    trust: ClassVar[float] = UNTRUSTED
+    """How far the words that it shows are trusted, 0 to 1, unless `memory.trust.environments` says otherwise. 1 for a
+    sandbox in which everything to be read was made by its own code; what others can write into is not trusted."""
     design_guide: ClassVar[str] = ""
     """For a task designer: what the wanted end of a task may be and how it is written, with an example; empty where
     tasks cannot be designed freely."""

@@ -46,6 +46,7 @@ class Files(ToolEnvironment):
     """One small tree at a time; folders come and go with the files in them."""
 
     name: ClassVar[str] = "files"
+    trust: ClassVar[float] = 1.0
     intro: ClassVar[str] = (
         "You look after files. A path is a name or folder/name. "
         'End your reply with one call such as read({"file": "a.txt"}).'

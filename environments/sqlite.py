@@ -46,6 +46,7 @@ class Sqlite(ToolEnvironment):
     """One small database at a time."""
 
     name: ClassVar[str] = "sqlite"
+    trust: ClassVar[float] = 1.0
     intro: ClassVar[str] = (
         "You work on an SQLite database. "
         """End your reply with one call such as query({"sql": "SELECT a FROM t WHERE b = 'x'"})."""

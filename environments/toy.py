@@ -98,6 +98,7 @@ class Toy(Environment):
     """One small page at a time, kept in memory."""
 
     name: ClassVar[str] = "toy"
+    trust: ClassVar[float] = 1.0
     system: str = 'Actions: click("r1"), fill("r1", "x"), noop().'
 
     _scene: Scene | None = None

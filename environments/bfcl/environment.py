@@ -27,6 +27,7 @@ class Bfcl(ToolEnvironment):
     """200 scenarios, each in four families; the seed is the scenario's number."""
 
     name: ClassVar[str] = "bfcl"
+    trust: ClassVar[float] = 1.0
     intro: ClassVar[str] = (
         "You do what the user asks by calling tools, one call per reply, with one JSON object: "
         'tool({"argument": value}). When nothing is left to call, or something is missing, reply end_turn(); '

@@ -46,6 +46,7 @@ class MiniWoB(Environment):
     """
 
     name: ClassVar[str] = "miniwob"
+    trust: ClassVar[float] = 1.0
     system: str = (
         "You operate a web page; [r1] marks an element. End your reply with one action: "
         'click("r1"), fill("r1", "text"), select("r1", "option"), press("r1", "Enter") or noop().'

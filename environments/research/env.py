@@ -47,6 +47,7 @@ class Research(ToolEnvironment):
     """
 
     name: ClassVar[str] = "research"
+    trust: ClassVar[float] = 1.0
     intro: ClassVar[str] = 'Look things up, compute, then answer. One call per turn, e.g. search({"query": "word"}).'
 
     def __init__(self, *, unsafe: bool = False) -> None:

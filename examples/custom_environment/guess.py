@@ -14,6 +14,7 @@ class Guess(Environment):
     """One hidden number; every answer says whether it is higher or lower."""
 
     name: ClassVar[str] = "guess"
+    trust: ClassVar[float] = 1.0
     system: str = "Find the number. Action: guess(7)."
 
     @classmethod

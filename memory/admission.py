@@ -1,0 +1,137 @@
+"""What becomes of an experience when it comes in: made inert, weighed by its sources, and, if they are not trusted, kept
+aside as it is while only what can be told in our own words is admitted.
+
+All of it is pure: what memory holds is looked up by `tutelage.memory.store`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from tutelage.config import TrustConfig
+from tutelage.experience import IN_USE, Change, Experience, Guardrail, Status
+from tutelage.memory import trust
+from tutelage.memory.neutral import addresses, neutralised, rewritten
+from tutelage.memory.own_words import in_own_words, stops
+from tutelage.memory.versions import merged
+from tutelage.types import OWN, Trajectory
+
+ADMISSION = "admission"
+"""Who changes and quarantines here (`Change.by`)."""
+HAND = "user"
+"""Kind of the origins of people who write by hand."""
+
+
+def admit(
+    experience: Experience,
+    sources: Callable[[], Sequence[Trajectory]],
+    config: TrustConfig,
+    *,
+    right: Callable[[], Iterable[Trajectory]] = tuple,
+) -> tuple[Experience, ...]:
+    """The versions to keep, in order; the last one is what memory holds then.
+
+    One that is trusted enough is kept with its texts made inert and its trust. Otherwise it is kept in quarantine, and
+    if anything can be told of it in our own words, its next version says just that, on trial: its words are ours, their
+    arrangement is not, so it is worth the threshold and no more. What already says no more than that is not
+    quarantined first. Whether anything helps is for evidence to tell; nothing is active on the word of such sources.
+
+    Args:
+        sources: the source trajectories that are known; read only where they are needed.
+        right: successful trajectories of its family, for a guardrail from elsewhere; it may stop no right step of them.
+    """
+    known = _Once(sources)
+    item = _inert(experience, known)
+    worth = trust.of_sources(item, config)
+    if item.merged:
+        worth = min(worth, item.trust)
+    stopped = _stopped(item, right)
+    if stopped:
+        return (_quarantined(item, worth, stopped, config),)
+    if worth >= config.threshold or item.status not in IN_USE:
+        return (item if item.trust == worth else item.model_copy(update={"trust": worth}),)
+    told, reason = in_own_words(item, known())
+    if told is None:
+        return (_quarantined(item, worth, reason, config),)
+    least = {"status": Status.CANDIDATE, "trust": config.threshold}
+    if told.content == item.content:
+        return (told.model_copy(update=least),)
+    aside = _quarantined(item, worth, "words of sources that are not trusted enough", config)
+    change = Change(
+        by=ADMISSION,
+        reason="told again without the words of sources that are not trusted",
+        numbers={"trust of its sources": round(worth, 3), "threshold": config.threshold},
+    )
+    return aside, told.model_copy(update={**least, "version": item.version + 1, "change": change})
+
+
+def agreed(old: Experience, new: Experience, config: TrustConfig) -> Experience:
+    """What memory holds when `new`, of another id, says exactly what `old` says.
+
+    One in quarantine comes out of it if its sources are trusted enough together; one that a person has put aside does
+    not.
+    """
+    both = merged(old, new)
+    if both is old or old.trust >= config.threshold:
+        return both
+    worth = max(old.trust, new.trust, trust.of_sources(both, config))
+    if old.merged:
+        worth = old.trust
+    update: dict[str, object] = {"trust": worth}
+    if old.status is Status.QUARANTINED and old.change.by == ADMISSION and worth >= config.threshold:
+        numbers: dict[str, float | str] = {"trust": round(worth, 3), "threshold": config.threshold}
+        change = Change(by=ADMISSION, reason="corroborated by an independent source", numbers=numbers)
+        update |= {"status": Status.CANDIDATE, "change": change}
+    return both.model_copy(update=update)
+
+
+def _inert(experience: Experience, sources: "_Once") -> Experience:
+    shown = None
+    if addresses(_text(experience)) and not any(item.origin.startswith(HAND) for item in experience.sources):
+        shown = "\n".join(_shown(source) for source in sources())
+    item, taken = neutralised(experience, shown)
+    if not taken:
+        return item
+    numbers = {**item.change.numbers, "texts made inert": float(len(taken))}
+    return item.model_copy(update={"change": item.change.model_copy(update={"numbers": numbers})})
+
+
+def _stopped(item: Experience, right: Callable[[], Iterable[Trajectory]]) -> str:
+    """Why a guardrail from elsewhere cannot be taken; what was drawn here was replayed when it was drawn."""
+    rule = item.content
+    if not isinstance(rule, Guardrail) or all(source.origin == OWN for source in item.sources):
+        return ""
+    tried = ((step, other.goal) for other in right() if other.success for step in other.steps if step.diagnosis.fine)
+    wrong = any(stops(rule, step, goal) for step, goal in tried)
+    return "it would stop a right step that the record holds" if wrong else ""
+
+
+def _quarantined(item: Experience, worth: float, reason: str, config: TrustConfig) -> Experience:
+    numbers = {**item.change.numbers, "trust": round(worth, 3), "threshold": config.threshold}
+    said = ": ".join(part for part in (item.change.by, item.change.reason) if part)
+    change = Change(by=ADMISSION, reason=f"{reason} ({said})" if said else reason, numbers=numbers)
+    return item.model_copy(update={"status": Status.QUARANTINED, "trust": worth, "change": change})
+
+
+def _text(experience: Experience) -> str:
+    texts: list[str] = []
+    rewritten(experience, lambda text: texts.append(text) or text)
+    return "\n".join(texts)
+
+
+def _shown(source: Trajectory) -> str:
+    lines = [source.goal]
+    for step in source.steps:
+        lines += [step.observation, step.meaning, step.action, step.after]
+    return "\n".join(lines)
+
+
+class _Once:
+    """Reads the sources when they are first asked for."""
+
+    def __init__(self, read: Callable[[], Sequence[Trajectory]]) -> None:
+        self._read = read
+        self._found: Sequence[Trajectory] | None = None
+
+    def __call__(self) -> Sequence[Trajectory]:
+        if self._found is None:
+            self._found = self._read()
+        return self._found

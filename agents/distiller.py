@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from tutelage.agents.drafts import MAX_DRAFTS, Distillation, Draft, Unfounded, borne_out, founded, kind_of
 from tutelage.agents.overlap import overlaps
+from tutelage.agents.recalled import repeats
 from tutelage.agents.requests import distiller_request
 from tutelage.agents.stickers import Trial, refine
 from tutelage.agents.views import distiller_view
@@ -194,7 +195,11 @@ class _Reading:
             return None
 
     def _repeats(self, content: Content) -> bool:
-        """Whether it says what only the judge was told; the rejection does not say it again."""
+        """Whether it says what only the judge was told, or again what memory told the agent; the rejection does not
+        repeat it."""
+        if repeats(content, self.trajectory.shown):
+            self.refuse(content.kind, "an experience that was recalled from memory")
+            return True
         if self.hint is None or not overlaps(_text(content), self.hint, _public(self.trajectory)):
             return False
         self.refuse(content.kind, "an experience that repeats the judge's hint")

@@ -18,7 +18,7 @@ from tutelage.completion import AttemptFailed
 from tutelage.config import EvidenceConfig
 from tutelage.designs import DESIGNED, Hint
 from tutelage.errors import BudgetSpent, TutelageError
-from tutelage.experience import IN_USE, Change, Experience, Guardrail, Status
+from tutelage.experience import IN_USE, Change, Experience, Guardrail, Status, stand_ins
 from tutelage.llm import LLM
 from tutelage.types import BROKEN, Split, Trajectory, Verdict
 
@@ -203,13 +203,15 @@ def _raise_if_spent(answers: Iterable[object]) -> None:
 def _unite(candidates: Sequence[Experience], existing: Sequence[Experience]) -> tuple[list[Experience], int]:
     """One experience per content and family, with the sources of all; and how many said nothing new.
 
-    An existing one that gains a source becomes a new version; a retired one stays retired.
+    An existing one that gains a source becomes a new version; a retired one stays retired. What says the same as one
+    that was merged is a source of whoever stands for that.
     """
     united: dict[str, Experience] = {}
-    before = {_identity(item): item for item in existing}
+    stand = stand_ins(existing)
+    before = {_identity(item): stand.get(item.id, item) for item in existing}
     unchanged = 0
     for item in candidates:
-        key = _identity(item)
+        key = _identity(before.get(_identity(item), item))
         old = united.get(key) or before.get(key)
         if old is None:
             united[key] = item

@@ -1,5 +1,6 @@
 """The nouns of memory: what was learned, where it comes from, what became of it, and what an agent is shown."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -136,6 +137,13 @@ def identity(experience: Experience) -> str:
     """A digest of what it says and where; of two with the same one, memory keeps one."""
     place = (experience.tenant, experience.environment, experience.family)
     return sha256("\n".join((*place, experience.content.model_dump_json())).encode()).hexdigest()
+
+
+def stand_ins(experiences: Iterable[Experience]) -> dict[str, Experience]:
+    """Who stands for each experience that was merged into another, by its id."""
+    known = list(experiences)
+    gone = {merged for item in known for merged in item.merged}
+    return {merged: item for item in known if item.id not in gone for merged in item.merged}
 
 
 class Recall(Frozen):

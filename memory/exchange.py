@@ -4,7 +4,7 @@ An import is compared with memory the way versions of a document are: by what bo
 imported once is remembered by digests of what the file said, since admission may have kept it otherwise.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
@@ -12,18 +12,19 @@ from typing import Any
 
 from tutelage.config import TrustConfig
 from tutelage.errors import RecordError
-from tutelage.experience import IN_USE, Change, Experience, Status, identity
+from tutelage.experience import Change, Experience, Source, Status, identity
+from tutelage.memory.admission import admit
 from tutelage.memory.files import History
 from tutelage.memory.store import MemoryStore
 from tutelage.record import Record
-from tutelage.types import Split
+from tutelage.types import Split, Trajectory
 
 DOCUMENTS = "import"
 """Kind of the record's documents that say what an import's file held."""
 LOCAL = frozenset({"id", "version", "tenant", "trust", "status", "absorbed_by", "merged", "change", "created"})
 """Fields that say what became of an experience in one memory, not what it says and what that rests on."""
 
-Admit = Callable[[Experience], Experience]
+WORDS = ("goal", "content", "core", "verbatim", "scopes", "touched")
 
 
 class Finding(StrEnum):
@@ -79,12 +80,12 @@ class Terms:
 class Importer:
     """Compares histories with one memory and takes them in, all in one transaction."""
 
-    def __init__(self, memory: MemoryStore, record: Record, terms: Terms, admit: Admit) -> None:
-        """`admit` is what every version passes before it is kept; it raises RecordError to refuse one."""
+    def __init__(self, memory: MemoryStore, record: Record, terms: Terms, trust: TrustConfig) -> None:
         self._memory = memory
         self._record = record
         self._terms = terms
-        self._admit = admit
+        self._trust = trust
+        self._right: dict[tuple[str, str], list[Trajectory]] = {}
 
     def compare(self, histories: Sequence[History]) -> list[Entry]:
         """What an import would do, in the order of the file; nothing is written."""
@@ -165,13 +166,37 @@ class Importer:
             return entry
         try:
             self._refuse_held_out(entry.added)
-            return replace(entry, added=tuple(self._admit(version) for version in entry.added))
+            *before, last = [self._passed(version) for version in entry.added]
+            return replace(entry, added=(*(versions[0] for versions in before), *last))
         except RecordError as error:
             return replace(entry, finding=Finding.REFUSED, reason=str(error), added=(), digests=())
 
+    def _passed(self, version: Experience) -> tuple[Experience, ...]:
+        """What admission makes of a version; of one's own export only its texts are made inert."""
+        versions = admit(version, lambda: self._sources(version), self._trust, right=lambda: self._solved(version))
+        if not self._terms.own:
+            return versions
+        return (version.model_copy(update={name: getattr(versions[0], name) for name in WORDS}),)
+
+    def _sources(self, version: Experience) -> list[Trajectory]:
+        found = [self._record.trajectory(source.trajectory) for source in version.sources if self._has(source)]
+        return [trajectory for trajectory in found if trajectory.tenant == self._memory.tenant]
+
+    def _solved(self, version: Experience) -> list[Trajectory]:
+        """What succeeded in its family, and so must not be stopped."""
+        place = (version.environment, version.family)
+        if place not in self._right:
+            environment, family = place
+            found = self._record.trajectories(environment=environment, family=family, split=Split.TRAIN, success=True)
+            self._right[place] = [item for item in found if item.tenant == self._memory.tenant]
+        return self._right[place]
+
+    def _has(self, source: Source) -> bool:
+        return bool(source.trajectory) and self._record.has_trajectory(source.trajectory)
+
     def _refuse_held_out(self, versions: Sequence[Experience]) -> None:
         for source in {source for version in versions for source in version.sources}:
-            if self._record.has_trajectory(source.trajectory):
+            if self._has(source):
                 split = self._record.trajectory(source.trajectory).task.split
                 if split is not Split.TRAIN:
                     raise RecordError(f"{source.task} is a {split.value} task; only train tasks may feed memory")
@@ -202,23 +227,6 @@ class Importer:
 
     def _key(self, place: str) -> str:
         return f"{self._memory.tenant}/{place}"
-
-
-def by_origin(trust: TrustConfig) -> Admit:
-    """Admission by where words come from: what is trusted less than the threshold goes into quarantine."""
-
-    def admit(version: Experience) -> Experience:
-        origins = {source.origin for source in version.sources}
-        least = min(trust.sources.get(name, trust.sources.get(name.partition(":")[0], 0.0)) for name in origins)
-        version = version.model_copy(update={"trust": min(version.trust, least)})
-        if version.trust >= trust.threshold or version.status not in IN_USE:
-            return version
-        said = f"{version.change.by} {version.change.reason}".strip()
-        numbers = {**version.change.numbers, "trust": version.trust, "threshold": trust.threshold}
-        change = Change(by="admission", reason=f"not trusted enough; {said}", numbers=numbers)
-        return version.model_copy(update={"status": Status.QUARANTINED, "change": change})
-
-    return admit
 
 
 def digest(version: Experience) -> str:

@@ -155,8 +155,11 @@ class MemoryConfig(Section):
     """Near pairs per consolidation about which the merger is asked at most, where a model plays it."""
     distil_per_family: int = Field(6, ge=1)
     """Successes, and failures, distilled per task family and cycle at most."""
-    vector_weight: float = Field(0.6, ge=0, le=1)
+    vector_weight: float = Field(0.2, ge=0, le=1)
     """Weight of the vector score in the fused score; the rest is BM25."""
+    normalise: Literal["range", "top", "rank"] = "range"
+    """How the two scores are made comparable: stretched from the lowest candidate's to the highest's, as a share of the
+    highest, or by rank alone."""
     trust: TrustConfig = TrustConfig()
 
 

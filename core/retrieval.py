@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tutelage.experience import Experience, Kind
 from tutelage.keyword import KeywordIndex, tokens
 from tutelage.memory.embedder import Embedder, Vectors
-from tutelage.memory.search import Normalise, fused, normalised
+from tutelage.memory.search import Normalise, asked, fused, normalised
 from tutelage.relevance import FITS
 from tutelage.types import Frozen
 
@@ -84,7 +84,7 @@ class Library:
         return {key: float(similar[row]) for key, row in allowed.items()}
 
     def _words(self, text: str, layer: str, allowed: Mapping[str, int]) -> dict[str, float]:
-        return {key: score for key, score in self.keywords[layer].scores(tokens([text])[0]).items() if key in allowed}
+        return {key: score for key, score in self.keywords[layer].scores(asked(text)).items() if key in allowed}
 
 
 def _added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
@@ -128,3 +128,15 @@ def interval(values: NDArray[np.float64], groups: Sequence[str], *, seed: int = 
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def compared(old: NDArray[np.float64], new: NDArray[np.float64], groups: Sequence[str]) -> tuple[float, float, float]:
+    """Mean gain of `new` over `old`, the same questions in both, with its interval."""
+    low, high = interval(new - old, groups)
+    return float(np.mean(new - old)), low, high
+
+
+def shown(values: NDArray[np.float64], groups: Sequence[str]) -> list[str]:
+    """Each measure's mean with its interval; `values` has a row per question and a column per measure."""
+    found = ((column.mean(), *interval(column, groups)) for column in values.T)
+    return [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in found]

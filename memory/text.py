@@ -1,7 +1,14 @@
-"""Experiences as text: one line for the prompt, distilled text for vectors, verbatim text for keywords."""
+"""Experiences as text: one line for the prompt, the gist for vectors, verbatim text for keywords."""
+
+import re
+from collections.abc import Mapping
 
 from tutelage.experience import Experience, Guardrail, Skill, Sticker
 from tutelage.types import Trajectory
+
+SOURCES = 8
+"""Sources whose words can be searched for; an experience of a hundred would be found by any word."""
+_WORDS = re.compile(r"[^\W_]+(?:\.[^\W_]+)*")
 
 
 def render(experience: Experience) -> str:
@@ -18,7 +25,7 @@ def render(experience: Experience) -> str:
 
 
 def distilled(experience: Experience) -> str:
-    """What vectors are made of: the goal first, then the content."""
+    """All it says: the goal first, then the content. Near-duplicates are found by this."""
     match experience.content:
         case Skill() as skill:
             parts = [*skill.preconditions, *skill.procedure, *skill.verification]
@@ -29,15 +36,33 @@ def distilled(experience: Experience) -> str:
     return "\n".join([experience.goal, *parts])
 
 
-def verbatim(experience: Experience, source: Trajectory | None) -> str:
-    """What keywords are looked up in: words as they stood in the first source, not as they were distilled.
+def gist(experience: Experience) -> str:
+    """What vectors are made of: its core and what it is about.
 
-    Keyword search over distilled text loses quality (arXiv 2603.13017), so it gets the exact detail, the
-    source's own goal, and what was done in the steps the experience rests on.
+    Vectors of words, as the default embedder's, are means over all words: in a longer text each one counts for less.
+    """
+    return "\n".join([experience.core or distilled(experience), *about(experience)])
+
+
+def verbatim(experience: Experience, sources: Mapping[str, Trajectory]) -> str:
+    """What keywords are looked up in: words as they stood in the first few sources, not as they were distilled.
+
+    Keyword search over distilled text loses quality (arXiv 2603.13017), so it gets the exact detail, each source's own
+    goal, what was done in the steps the experience rests on, and the names of what it is about.
+
+    Args:
+        sources: trajectories by id; of the experience's own first `SOURCES`, those that are missing are passed over.
     """
     parts = [experience.verbatim]
-    if source is not None:
-        cited = set(experience.sources[0].steps) or range(len(source.steps))
-        parts.append(source.goal)
-        parts += [step.meaning or step.action for index, step in enumerate(source.steps) if index in cited]
-    return "\n".join(parts)
+    for source in experience.sources[:SOURCES]:
+        trajectory = sources.get(source.trajectory)
+        if trajectory is not None:
+            cited = set(source.steps) or range(len(trajectory.steps))
+            parts.append(trajectory.goal)
+            parts += [step.meaning or step.action for index, step in enumerate(trajectory.steps) if index in cited]
+    return "\n".join([*parts, *about(experience)])
+
+
+def about(experience: Experience) -> list[str]:
+    """The names of its scopes as words."""
+    return [" ".join(_WORDS.findall(scope.key)) for scope in experience.scopes]

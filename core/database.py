@@ -159,13 +159,13 @@ class Database:
     def _unscrubbed(self, connection: Connection) -> bool:
         return connection.execute(select(META.c.value).where(META.c.key == UNSCRUBBED)).scalar() is not None
 
-    def _rows(self, query: Select[Any]) -> list[Row[Any]]:
-        """Read, inside this thread's transaction if there is one."""
+    def _rows(self, query: Select[Any], **values: Any) -> list[Row[Any]]:
+        """Read, inside this thread's transaction if there is one; `values` are those of the query's parameters."""
         outer: Connection | None = getattr(self._local, "connection", None)
         if outer is not None:
-            return list(outer.execute(query))
+            return list(outer.execute(query, values).all())
         with self._engine.connect() as connection:
-            return list(connection.execute(query))
+            return list(connection.execute(query, values).all())
 
     def _one(self, rows: list[Row[Any]], what: str, key: str) -> Row[Any]:
         if not rows:

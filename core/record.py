@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC
 from typing import Any
 
-from sqlalchemy import Select, insert, select
+from sqlalchemy import Select, bindparam, insert, select
 
 from tutelage.database import where
 from tutelage.errors import RecordError
@@ -28,6 +28,10 @@ from tutelage.record_tables import (
     VERDICTS,
 )
 from tutelage.types import Split, Trajectory, Verdict, now
+
+_PLACES = select(*TRAJECTORIES.c["id", "split", "tenant"]).where(
+    TRAJECTORIES.c.id.in_(bindparam("values", expanding=True))
+)
 
 
 class Record(Forgetting):
@@ -75,10 +79,9 @@ class Record(Forgetting):
 
     def trajectory_places(self, trajectory_ids: Sequence[str]) -> dict[str, tuple[Split, str]]:
         """Split and tenant of each of these trajectories that is there, by id."""
-        columns = TRAJECTORIES.c["id", "split", "tenant"]
         found = {}
         for part in batches(trajectory_ids):
-            for row in self._rows(select(*columns).where(TRAJECTORIES.c.id.in_(part))):
+            for row in self._rows(_PLACES, values=part):
                 found[row.id] = (Split(row.split), row.tenant)
         return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Row, and_, case, distinct, func, insert, select
+from sqlalchemy import Connection, Row, and_, bindparam, case, distinct, func, insert, select
 
 from tutelage.database import Database, where
 from tutelage.errors import RecordError
@@ -17,6 +17,25 @@ from tutelage.types import BROKEN
 
 T = TypeVar("T")
 _BATCH = 500
+
+# Statements that are needed many times a second; making one takes longer than running it.
+_LATER = EXPERIENCES.alias()
+_IS_NEWEST = ~(
+    select(_LATER.c.n).where(_LATER.c.id == EXPERIENCES.c.id, _LATER.c.version > EXPERIENCES.c.version).exists()
+)
+_VALUES = bindparam("values", expanding=True)
+_WITH_ID, _SAYING = (
+    select(EXPERIENCES.c.body)
+    .where(EXPERIENCES.c.tenant == bindparam("owner"), column.in_(_VALUES), _IS_NEWEST)
+    .order_by(EXPERIENCES.c.n)
+    for column in (EXPERIENCES.c.id, EXPERIENCES.c.identity)
+)
+_AT = select(EXPERIENCES.c.n, EXPERIENCES.c.body).where(EXPERIENCES.c.n.in_(_VALUES))
+_TAKEN = tuple(select(table.c.id).where(table.c.id.in_(_VALUES)) for table in (EXPERIENCES, TOMBSTONES))
+_NEWEST = select(
+    select(func.coalesce(func.max(EXPERIENCES.c.n), 0)).scalar_subquery(),
+    select(func.coalesce(func.max(TOMBSTONES.c.n), 0)).scalar_subquery(),
+)
 
 
 class ExperienceRow(NamedTuple):
@@ -112,8 +131,7 @@ class Experiences(Database):
         with self.transaction() as connection:
             known: set[str] = set()
             for part in batches([item.id for item in experiences]):
-                for table in (EXPERIENCES, TOMBSTONES):
-                    known |= {row.id for row in self._rows(select(table.c.id).where(table.c.id.in_(part)))}
+                known |= {row.id for query in _TAKEN for row in self._rows(query, values=part)}
             fresh: list[Experience] = []
             for item in experiences:
                 if item.version == 1 and item.id not in known:
@@ -182,13 +200,10 @@ class Experiences(Database):
 
         See `identity`.
         """
-        later = EXPERIENCES.alias()
-        newer = select(later.c.n).where(later.c.id == EXPERIENCES.c.id, later.c.version > EXPERIENCES.c.version)
         found: tuple[list[Experience], list[Experience]] = ([], [])
-        for result, column, values in zip(found, ("id", "identity"), (ids, identities), strict=True):
+        for result, query, values in zip(found, (_WITH_ID, _SAYING), (ids, identities), strict=True):
             for part in batches(values):
-                wanted = (EXPERIENCES.c.tenant == tenant, EXPERIENCES.c[column].in_(part), ~newer.exists())
-                rows = self._rows(select(EXPERIENCES.c.body).where(*wanted).order_by(EXPERIENCES.c.n))
+                rows = self._rows(query, owner=tenant, values=part)
                 result += [Experience.model_validate_json(row.body) for row in rows]
         return found
 
@@ -196,7 +211,7 @@ class Experiences(Database):
         """The versions in these rows, by number; ones that were forgotten are missing."""
         found = {}
         for part in batches(numbers):
-            rows = self._rows(select(EXPERIENCES.c.n, EXPERIENCES.c.body).where(EXPERIENCES.c.n.in_(part)))
+            rows = self._rows(_AT, values=part)
             found.update({row.n: Experience.model_validate_json(row.body) for row in rows})
         return found
 
@@ -204,25 +219,22 @@ class Experiences(Database):
 
     def newest(self) -> Newest:
         """How far the record is; costs microseconds, so that it can be asked before every read."""
-        experience = select(func.coalesce(func.max(EXPERIENCES.c.n), 0)).scalar_subquery()
-        tombstone = select(func.coalesce(func.max(TOMBSTONES.c.n), 0)).scalar_subquery()
-        return Newest(*self._rows(select(experience, tombstone))[0])
+        return Newest(*self._rows(_NEWEST)[0])
 
     def experience_rows(self, *, after: int = 0, tenant: str | None = None) -> list[ExperienceRow]:
         """The newest version of every experience that has a row numbered above `after`, by number of the row."""
-        later = EXPERIENCES.alias()
-        newer = select(later.c.n).where(later.c.id == EXPERIENCES.c.id, later.c.version > EXPERIENCES.c.version)
-        wanted = and_(EXPERIENCES.c.n > after, *where(EXPERIENCES, tenant=tenant), ~newer.exists())
+        wanted = and_(EXPERIENCES.c.n > after, *where(EXPERIENCES, tenant=tenant), _IS_NEWEST)
         columns = EXPERIENCES.c[*(name for name in ExperienceRow._fields if name != "tasks")]
         source = EXPERIENCE_SOURCES.c
         with self.reading():
             rows = self._rows(select(*columns).where(wanted).order_by(EXPERIENCES.c.n))
             mine = and_(source.experience_id == EXPERIENCES.c.id, source.version == EXPERIENCES.c.version)
-            drawn = select(EXPERIENCES.c.n, source.task).select_from(EXPERIENCES.join(EXPERIENCE_SOURCES, mine))
+            both = EXPERIENCES.join(EXPERIENCE_SOURCES, mine)
+            drawn = select(EXPERIENCES.c.n, source.task).distinct().select_from(both)
             tasks: dict[int, set[str]] = defaultdict(set)
             for n, task in self._rows(drawn.where(wanted, source.task != "")):
                 tasks[n].add(task)
-        return [_light(row, frozenset(tasks[row.n])) for row in rows]
+        return [_light(row, frozenset(tasks[row[0]])) for row in rows]
 
     def uses(self, experience: str | None = None, *, tenant: str | None = None) -> dict[str, Uses]:
         """How often each experience was really shown with memory on, and how those episodes ended, by id.
@@ -299,8 +311,10 @@ def _insert(connection: Connection, experiences: Sequence[Experience]) -> None:
 
 
 def _light(row: Row[Any], tasks: frozenset[str]) -> ExperienceRow:
-    values = {**row._mapping, "status": Status(row.status), "created": row.created.replace(tzinfo=UTC)}
-    return ExperienceRow(**values, tasks=tasks)
+    """By position: a start reads a hundred thousand of these."""
+    n, key, version, kind, environment, family, status, tenant, trust, digest, created = row
+    at = created.replace(tzinfo=UTC)
+    return ExperienceRow(n, key, version, kind, environment, family, Status(status), tenant, trust, digest, at, tasks)
 
 
 def _tombstone(row: Row[Any]) -> Tombstone:

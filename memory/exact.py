@@ -1,6 +1,8 @@
 """Exact nearest neighbours in memory: what a process without the Chroma index searches with, and what is fastest for
 few candidates."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,7 +43,7 @@ class ExactIndex:
         return slots[top(self.similarities(vector, slots), count)]
 
 
-def top(scores: Vectors, count: int) -> NDArray[np.int64]:
+def top(scores: NDArray[Any], count: int) -> NDArray[np.int64]:
     """Positions of the `count` highest scores, in no order."""
     if len(scores) <= count:
         return np.arange(len(scores))

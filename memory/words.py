@@ -76,24 +76,29 @@ class WordIndex:
             self._alive[document] = False
             self._total -= int(self._length[document])
 
-    def scores(self, words: Words, size: int) -> NDArray[np.float32]:
+    def scores(self, words: Words, size: int) -> NDArray[np.float64]:
         """BM25 score of each slot below `size`; 0 without a common word."""
-        result = np.zeros(size, dtype=np.float32)
-        number = len(self._document)
         asked = Counter(word for word in words.tolist() if word in self._postings)
-        budget = POSTINGS
+        chosen, budget = [], POSTINGS
         for word in sorted(asked, key=lambda word: len(self._postings[word][0])):
-            documents, counts = (np.frombuffer(column, dtype=np.uint32) for column in self._postings[word])
-            budget -= len(documents)
+            if budget > 0:
+                chosen.append(word)
+                budget -= len(self._postings[word][0])
+        if not chosen or not self._document:
+            return np.zeros(size)
+        documents, counts = (
+            np.concatenate([np.frombuffer(self._postings[word][column], dtype=np.uint32) for word in chosen])
+            for column in (0, 1)
+        )
+        number = len(self._document)
+        of_word = np.repeat(np.arange(len(chosen)), [len(self._postings[word][0]) for word in chosen])
+        if number < self._next:  # some are dead
             alive = self._alive[documents]
-            documents, frequencies = documents[alive], counts[alive]
-            if len(documents):
-                rarity = np.log(1 + (number - len(documents) + 0.5) / (len(documents) + 0.5))
-                norm = K1 * (1 - B + B * self._length[documents] / (self._total / number))
-                result[self._slot[documents]] += asked[word] * rarity * frequencies / (frequencies + norm)
-            if budget <= 0:
-                break
-        return result
+            documents, counts, of_word = documents[alive], counts[alive], of_word[alive]
+        having = np.bincount(of_word, minlength=len(chosen))
+        weights = np.array([asked[word] for word in chosen]) * np.log(1 + (number - having + 0.5) / (having + 0.5))
+        norm = K1 * (1 - B + B * self._length[documents] / (self._total / number))
+        return np.bincount(self._slot[documents], weights[of_word] * counts / (counts + norm), minlength=size)
 
     def _new_document(self, slot: int, length: int) -> int:
         document = self._next

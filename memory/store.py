@@ -12,6 +12,7 @@ from tutelage.errors import RecordError
 from tutelage.experience import IN_USE, Change, Experience, Kind, Recall, Recaller, Status, identity
 from tutelage.memory.compound import compound
 from tutelage.memory.embedder import known_embedder
+from tutelage.memory.merging import undo_merge
 from tutelage.memory.query import Hit, Query
 from tutelage.memory.search import FAMILY_BOOST, NEAR, Ranked, fused
 from tutelage.memory.text import render
@@ -136,11 +137,14 @@ class MemoryStore:
     def undo(self, experience_id: str, *, by: str) -> Experience:
         """Take back the newest change: the next version says what the version before it said.
 
+        A merge is taken back on both sides.
+
         Raises:
             RecordError: this tenant has no such experience, or it has only one version.
         """
         with self._record.transaction():
-            return self._saved(undone(self.history(experience_id), by))
+            parted = undo_merge(self, self._record, experience_id, by=by)
+            return parted or self._saved(undone(self.history(experience_id), by))
 
     def forget(self, experience_id: str, *, reason: str, by: str) -> Tombstone:
         """Erase it, all versions and its text wherever the record quotes it; a tombstone stays.

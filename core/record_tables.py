@@ -117,7 +117,7 @@ EXPERIENCE_SOURCES = Table(
     Column("task", String, nullable=False, index=True),
     Column("step", Integer),  # empty: the trajectory as a whole
     ForeignKeyConstraint(["experience_id", "version"], ["experiences.id", "experiences.version"]),
-    Index("ix_experience_sources_experience", "experience_id", "version"),
+    Index("ix_experience_sources_experience", "experience_id", "version", "task"),
 )
 
 STUDENTS = Table(

@@ -71,7 +71,7 @@ def a_skill(text: str) -> Skill:
 def students(record: Record, **made_with: tuple[str, ...]) -> list[Student]:
     """Base, one trained so, its child, and one that has nothing to do with it."""
     base = Student(number=0, stage="base", cycle=0, weights="tiny")
-    made = Student(number=1, stage="sft", cycle=1, weights="students/1", parent=base.id, **made_with)  # type: ignore[arg-type]
+    made = Student(number=1, stage="sft", cycle=1, weights="students/1", parent=base.id, **made_with)
     child = Student(number=2, stage="sft", cycle=1, weights="students/2", parent=made.id)
     other = Student(number=3, stage="sft", cycle=1, weights="students/3", parent=base.id)
     for student in (base, made, child, other):

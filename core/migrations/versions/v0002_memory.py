@@ -28,7 +28,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("identity", sa.String, nullable=False, server_default=""))
     for name in ("tenant", "identity"):
         op.create_index(f"ix_experiences_{name}", "experiences", [name])
-    op.create_index("ix_experience_sources_experience", "experience_sources", ["experience_id", "version"])
+    op.create_index("ix_experience_sources_experience", "experience_sources", ["experience_id", "version", "task"])
     _create_tables()
     _fill_identities(op.get_bind())
     _fill_uses(op.get_bind())

@@ -1,7 +1,7 @@
-"""What becomes of an experience when it comes in: made inert, weighed by its sources, and, if they are not trusted, kept
-aside as it is while only what can be told in our own words is admitted.
+"""What becomes of an experience when it comes in: made inert, weighed by its sources, and, if they are not trusted,
+kept aside as it is while only what can be told in our own words is admitted.
 
-All of it is pure: what memory holds is looked up by `tutelage.memory.store`.
+All of it but `through` is pure: what memory holds already is looked up by `tutelage.memory.store`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +12,11 @@ from tutelage.memory import trust
 from tutelage.memory.neutral import addresses, neutralised, rewritten
 from tutelage.memory.own_words import in_own_words, stops
 from tutelage.memory.versions import merged
-from tutelage.types import OWN, Trajectory
+from tutelage.record import Record
+from tutelage.types import OWN, Split, Trajectory
 
 ADMISSION = "admission"
 """Who changes and quarantines here (`Change.by`)."""
-HAND = "user"
-"""Kind of the origins of people who write by hand."""
 
 
 def admit(
@@ -40,9 +39,7 @@ def admit(
     """
     known = _Once(sources)
     item = _inert(experience, known)
-    worth = trust.of_sources(item, config)
-    if item.merged:
-        worth = min(worth, item.trust)
+    worth = min(item.trust, trust.of_sources(item, config))
     stopped = _stopped(item, right)
     if stopped:
         return (_quarantined(item, worth, stopped, config),)
@@ -61,6 +58,23 @@ def admit(
         numbers={"trust of its sources": round(worth, 3), "threshold": config.threshold},
     )
     return aside, told.model_copy(update={**least, "version": item.version + 1, "change": change})
+
+
+def through(record: Record, tenant: str, config: TrustConfig) -> Callable[[Experience], tuple[Experience, ...]]:
+    """`admit` with what this tenant's part of the record knows of sources and right steps."""
+
+    def enter(experience: Experience) -> tuple[Experience, ...]:
+        def sources() -> list[Trajectory]:
+            places = record.trajectory_places([source.trajectory for source in experience.sources])
+            return [record.trajectory(key) for key, (_, owner) in places.items() if owner == tenant]
+
+        def right() -> list[Trajectory]:
+            of = {"environment": experience.environment, "family": experience.family, "tenant": tenant}
+            return record.trajectories(**of, split=Split.TRAIN, success=True)
+
+        return admit(experience, sources, config, right=right)
+
+    return enter
 
 
 def agreed(old: Experience, new: Experience, config: TrustConfig) -> Experience:
@@ -83,9 +97,23 @@ def agreed(old: Experience, new: Experience, config: TrustConfig) -> Experience:
     return both.model_copy(update=update)
 
 
+def rewritten_by_hand(old: Experience, new: Experience, config: TrustConfig) -> Experience:
+    """`new`, the next version of `old`, as it may be kept: if it says something else, it is made inert, and worth no
+    more than those who had a hand in it."""
+    texts = ("goal", "content", "core", "scopes", "touched", "verbatim")
+    if all(getattr(old, name) == getattr(new, name) for name in texts):
+        return new
+    item, _ = neutralised(new)
+    hands = [source for source in new.sources if source not in old.sources]
+    worth = min([new.trust, *(trust.of_source(source, new.environment, config) for source in hands)])
+    if worth >= config.threshold or worth == old.trust or item.status not in IN_USE:
+        return item.model_copy(update={"trust": worth})
+    return _quarantined(item, worth, "changed by a hand that is not trusted enough", config)
+
+
 def _inert(experience: Experience, sources: "_Once") -> Experience:
     shown = None
-    if addresses(_text(experience)) and not any(item.origin.startswith(HAND) for item in experience.sources):
+    if addresses(_text(experience)) and not any(item.origin.startswith(trust.HAND) for item in experience.sources):
         shown = "\n".join(_shown(source) for source in sources())
     item, taken = neutralised(experience, shown)
     if not taken:

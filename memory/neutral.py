@@ -1,8 +1,8 @@
-"""Text made inert: whatever a page, a tool, a file or a model wrote, what is left of it is one line that gives no orders.
+"""Text made inert: of whatever a page, a tool, a file or a model wrote, one line is left that gives no orders.
 
 This is done to every experience when it is admitted, trusted or not, and once more when it is rendered. It knows the
-usual forms by their looks (invisible characters, chat-template tokens, role markers, fences, encoded payloads, orders to
-forget what was said). An order in plain words passes: that is what trust (`memory.admission`) is for.
+usual forms by their looks (invisible characters, chat-template tokens, role markers, fences, encoded payloads, orders
+to forget what was said). An order in plain words passes: that is what trust (`memory.admission`) is for.
 """
 
 import re

@@ -55,7 +55,7 @@ _FORMS = (
 _ABOUT = re.compile(
     r"The (?:goal (?:names|gives|quotes|has)|(?:page|form|list|result) (?:has|shows|lists)) (?P<what>[A-Za-z ,]+)\."
 )
-_COUNTED = frozenset("a an the one two three four five six and its of each several both".split())
+_COUNTED = frozenset({"a", "an", "the", "one", "two", "three", "four", "and", "its", "of", "each", "several", "both"})
 
 
 def in_own_words(experience: Experience, sources: Sequence[Trajectory]) -> tuple[Experience | None, str]:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError
 from tutelage.experience import IN_USE, Change, Experience, Kind, Recall, Recaller, Status, identity
+from tutelage.memory.admission import agreed, rewritten_by_hand, through
 from tutelage.memory.compound import compound
 from tutelage.memory.embedder import known_embedder
 from tutelage.memory.merging import undo_merge
 from tutelage.memory.query import Hit, Query
 from tutelage.memory.search import FAMILY_BOOST, NEAR, Ranked, fused
 from tutelage.memory.text import render
-from tutelage.memory.versions import merged, successor, undone
+from tutelage.memory.versions import successor, undone
 from tutelage.record import Record
 from tutelage.record_experiences import Tombstone
 from tutelage.types import Shown, Split, Step, Task, Trajectory
@@ -92,23 +94,26 @@ class MemoryStore:
         items = list(experiences)
         with self._record.transaction():
             self._admit(items)
-            items = [self._compound(item) for item in items]
-            ids, identities = [item.id for item in items], [identity(item) for item in items]
+            enter = through(self._record, self.tenant, self._config.trust)
+            admitted = [enter(self._compound(item)) for item in items]
+            ids, identities = [item.id for item in items], [identity(item) for item in chain(*admitted)]
             by_id, same = self._record.newest_of(self.tenant, ids=ids, identities=identities)
             known = {item.id: item for item in by_id}
             says = {identity(item): item.id for item in reversed(same)}  # of several the oldest
             known |= {item.id: item for item in same}
             saved, result = [], []
-            for item, digest in zip(items, identities, strict=True):
-                old = known.get(item.id) or known.get(says.get(digest, ""))
-                new = item if old is None or old.id == item.id else merged(old, item)
+            for versions in admitted:
+                item = versions[-1]
+                alike = (known.get(says.get(identity(version), "")) for version in versions)
+                old = known.get(item.id) or next(filter(None, alike), None)
+                new = item if old is None or old.id == item.id else agreed(old, item, self._config.trust)
                 if old is None or new.version > old.version:
                     if old is not None and says.get(identity(old)) == old.id:
                         del says[identity(old)]
                     known[new.id] = new
                     says.setdefault(identity(new), new.id)
                 if new is not old:
-                    saved.append(new)
+                    saved += versions if new is item else [new]
                 result.append(known[new.id])
             self._record.save_experiences(saved)
         return result
@@ -122,7 +127,8 @@ class MemoryStore:
         if fixed := sorted(_FIXED & changes.keys()):
             raise RecordError(f"experience {experience_id} cannot be changed so: {', '.join(fixed)} is for good")
         with self._record.transaction():
-            return self._saved(successor(self.get(experience_id), change, **changes))
+            old = self.get(experience_id)
+            return self._saved(rewritten_by_hand(old, successor(old, change, **changes), self._config.trust))
 
     def move(self, experience_id: str, status: Status, change: Change) -> Experience:
         """Give it this status, for the reason given; the same version if it has it.
@@ -337,6 +343,7 @@ class MemoryStore:
             vectors,
             keywords,
             weight=self._config.vector_weight,
+            normalise=self._config.normalise,
             mode=query.mode,
             boosts={"family": dict.fromkeys(own, FAMILY_BOOST)} if family else None,
             near=max(NEAR, query.k),

@@ -18,6 +18,9 @@ from tutelage.errors import TutelageError
 from tutelage.experience import Experience, Source
 from tutelage.types import OWN, Trajectory
 
+HAND = "user"
+"""Kind of the origins of people who write by hand."""
+
 
 def of_environment(name: str, config: TrustConfig) -> float:
     """As configured, else as its class declares; one that is not known here is not trusted."""
@@ -35,10 +38,12 @@ def of_trajectory(trajectory: Trajectory, config: TrustConfig) -> float:
 
 
 def of_source(source: Source, environment: str, config: TrustConfig) -> float:
-    """The least of environment and origin; of the origin alone where no episode stands behind it."""
+    """The least of environment and origin. Of the origin alone where the words are a person's own, whatever they rest
+    on, and where no episode stands behind them."""
     origin = of_origin(source.origin, config)
+    person = source.origin.partition(":")[0] == HAND
     played = source.origin == OWN or bool(source.trajectory)
-    return min(of_environment(environment, config), origin) if played else origin
+    return min(of_environment(environment, config), origin) if played and not person else origin
 
 
 def of_sources(experience: Experience, config: TrustConfig) -> float:

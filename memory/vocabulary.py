@@ -55,24 +55,32 @@ monday tuesday wednesday thursday friday saturday sunday january february march 
 october november december today tomorrow morning afternoon evening north east
 
 host hosts hostname job deploy restart reboot ping sku summary draft drafts meeting invite translate translation
-amount reading wheel door print scan sensor humidity rainfall forecast chance slot owner label priority severity escalate
-to number id ids path paths dir directory filename extension query sql limit offset page sort order by field key
-column latitude longitude currency unit timezone start end begin since until before after minutes seconds
+amount reading wheel door print scan sensor humidity rainfall forecast chance slot owner label priority severity
+escalate to number id ids path paths dir directory filename extension query sql limit offset page sort order by
+field key column latitude longitude currency unit timezone start end begin since until before after minutes seconds
 """
 WORDS = frozenset(_COMMON.split()) - {"skip", "policy", "first", "switch", "all", "coupon", "more"}
-PROHIBITED = frozenset(
-    "delete remove erase drop transfer grant disable share forward upload export revoke unlock".split()
-)
+_PROHIBITED = """
+    delete remove erase drop transfer grant disable share forward upload export revoke unlock
+"""
+PROHIBITED = frozenset(_PROHIBITED.split())
 """Words that are known where something is forbidden: that is the side on which to err."""
-ROLES = frozenset(
-    "alert article banner button cell checkbox columnheader combobox date dialog form generic grid gridcell group "
-    "heading img image label link list listbox listitem main menu menubar menuitem navigation option paragraph "
-    "progressbar radio radiogroup row searchbox slider spinbutton status switch tab table tabpanel text textbox "
-    "textarea time toolbar tree treeitem".split()
-)
+_ROLES = """
+    alert article banner button cell checkbox columnheader combobox date dialog form generic grid gridcell group
+    heading img image label link list listbox listitem main menu menubar menuitem navigation option paragraph
+    progressbar radio radiogroup row searchbox slider spinbutton status switch tab table tabpanel text textbox
+    textarea time toolbar tree treeitem
+"""
+ROLES = frozenset(_ROLES.split())
 """What an element can be."""
-PAGE_VERBS = frozenset("click fill select press noop check uncheck hover scroll wait back type clear".split())
-KEYS = frozenset("Enter Tab Escape Space Backspace ArrowUp ArrowDown ArrowLeft ArrowRight Home End".split())
+_PAGE_VERBS = """
+    click fill select press noop check uncheck hover scroll wait back type clear
+"""
+PAGE_VERBS = frozenset(_PAGE_VERBS.split())
+_KEYS = """
+    Enter Tab Escape Space Backspace ArrowUp ArrowDown ArrowLeft ArrowRight Home End
+"""
+KEYS = frozenset(_KEYS.split())
 
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 

@@ -72,7 +72,8 @@ class Forgetting(Experiences):
             for trajectory in derived["trajectories"]:
                 self._unshow(connection, trajectory, experience_id, texts)
             self._erase_drafts(connection, history)
-            for n, body in self._bodies(DOCUMENTS, _names(DOCUMENTS, experience_id)):
+            keyed = DOCUMENTS.c.key.contains(experience_id, autoescape=True)
+            for n, body in self._bodies(DOCUMENTS, or_(keyed, _names(DOCUMENTS, experience_id))):
                 _rewrite(connection, DOCUMENTS, n, _without(body, texts))
             for n, body in self._bodies(EXPERIENCES, _names(EXPERIENCES, experience_id)):
                 body["change"] = _without(body.get("change", {}), texts)  # a reason may quote it

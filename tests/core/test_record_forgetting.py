@@ -1,7 +1,10 @@
 """What is forgotten is in no file any more, what was made from it is named, and everything else still counts."""
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +101,7 @@ def test_a_forgotten_experience_is_in_no_file_and_leaves_a_tombstone(record: Rec
     lost = Rejection(trajectory=source.id, kind="skill", reason="unfounded", detail=f"fill({PLANTED})")
     made = Distilled(trajectory=source.id, experiences=(twin, other), rejections=(lost,))
     record.put("distilled", source.id, made.model_dump(mode="json"))
+    record.put("contradiction", f"{skill.id}/{other.id}", {"texts": [f"say {PLANTED} now", "another"]})
     record.put("evidence", "1", {"item": skill.id, "text": f"Look for {PLANTED}.", "gain": 0.5})
     trained = students(record, experiences=(skill.id,))
     (tmp_path / "report.html").write_text(line)
@@ -130,6 +134,7 @@ def test_a_forgotten_experience_is_in_no_file_and_leaves_a_tombstone(record: Rec
     left = Distilled.model_validate(record.get("distilled", source.id))
     assert (left.experiences, [item.reason for item in left.rejections]) == ((other,), ["unfounded"])
     assert record.get("evidence", "1") == {"item": skill.id, "text": "", "gain": 0.5}
+    assert record.items("contradiction") == {f"{skill.id}/{other.id}": {"texts": ["say  now", "another"]}}
     assert record.experience(other.id).merged == (skill.id,)
 
 
@@ -237,3 +242,62 @@ def test_forgetting_inside_a_transaction_that_fails_changes_nothing(record: Reco
         fail_late()
     assert record.experience(item.id) == item
     assert json.dumps(record.fingerprint()) == before
+
+
+FORGETS = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import Engine, event
+from tutelage.database import Database
+from tutelage.record import Record
+
+left = int(sys.argv[2])
+compact = Database._compact
+
+def count(*_):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def counted(record):
+    count()
+    done = compact(record)
+    count()
+    return done
+
+record = Record.open(Path(sys.argv[1]))
+event.listen(Engine, "before_cursor_execute", count)
+event.listen(Engine, "commit", count)
+Database._compact = counted
+record.forget_experience("exp_a", "r", "hand:ada")
+print(left)
+"""
+
+
+def test_killed_while_it_forgets_it_has_done_so_or_not_at_all(tmp_path: Path, full_counts: bool) -> None:
+    folder = tmp_path / "whole"
+    record = Record.open(folder)
+    source = play(record, 0, a_step())
+    record.save_experience(an_experience(source, "a", a_skill(PLANTED)))
+    play(record, 1, a_step(), shown=(Shown(id="exp_a", version=1, text=f"Know {PLANTED}."),))
+    record.close()
+    data = (folder / "record.db").read_bytes()
+    outcomes = []
+    command = [sys.executable, "-c", FORGETS, str(folder)]
+    total = 1000 - int(subprocess.run([*command, "1000"], capture_output=True, text=True, check=True).stdout)
+    for number in range(total, 0, -1 if full_counts else -(total // 4)):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "record.db").write_bytes(data)
+        command[-1] = str(tmp_path / str(number))
+        assert subprocess.run([*command, str(number)], capture_output=True).returncode == -signal.SIGKILL
+        record = Record.open(tmp_path / str(number))
+        forgotten = record.tombstone("exp_a") is not None
+        shown = record.trajectories()[1].shown[0].text
+        assert (record.history("exp_a") == [], shown == "", record.uses() == {}) == (forgotten,) * 3
+        record.close()
+        assert (found_in(tmp_path / str(number)) == []) == forgotten
+        outcomes.append(forgotten)
+    assert outcomes[0], "killed after everything was done"
+    assert not outcomes[-1], "killed before anything was done"
+    assert outcomes == sorted(outcomes, reverse=True)

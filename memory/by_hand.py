@@ -37,6 +37,8 @@ def written(data: Any, who: str, *, tenant: str = TENANT, reason: str = "") -> E
 def edit(memory: MemoryStore, experience_id: str, patch: Any, who: str, reason: str = "") -> Experience:
     """Change it by a JSON merge patch (RFC 7396) over the fields of `EDITABLE`; the writer becomes one of its sources.
 
+    What was active because of what its content did is on trial again with another content.
+
     Returns:
         The next version; the same one if the patch changes nothing.
 
@@ -53,10 +55,14 @@ def edit(memory: MemoryStore, experience_id: str, patch: Any, who: str, reason: 
         raise RecordError(f"{item.id} is a {item.kind} and stays one; add another experience instead")
     whole = {**after, "sources": [{"trajectory": "", "task": ""}], "author": item.author}
     made = experience(whole, f"experience {item.id} cannot be changed so", "")
-    changes = {name: getattr(made, name) for name in EDITABLE if getattr(made, name) != getattr(item, name)}
+    changes: dict[str, Any] = {
+        name: getattr(made, name) for name in EDITABLE if getattr(made, name) != getattr(item, name)
+    }
     if not changes:
         return item
     _check_patterns(made.content)
+    if "content" in changes and item.status is Status.ACTIVE:
+        changes["status"] = Status.CANDIDATE
     words = Source(trajectory="", task="", origin=f"user:{who}")
     known = any(source.origin == words.origin for source in item.sources)
     why = Change(by=f"hand:{who}", reason=reason or "edited by hand")

@@ -38,6 +38,12 @@ EMPTY: dict[Kind, dict[str, Any]] = {
     "guardrail": {"trigger": []},
 }
 """By kind, what its content says if the options say nothing."""
+DERIVED = {
+    "students": "students were trained with it",
+    "experiences": "experiences were merged with it or name it",
+    "trajectories": "episodes had it in their first message; its text is cut out of them",
+}
+"""What a tombstone names, in words."""
 
 
 @memory.command("add")
@@ -220,7 +226,7 @@ def _tell_forgotten(stone: "Tombstone", as_json: bool) -> None:
     print(f"{stone.kind} {stone.id} is forgotten; nothing in this workspace says any more what it said")
     for what, ids in stone.derived.items():
         if ids:
-            print(f"{what} made from it or shown it: {', '.join(ids)}")
+            print(f"{len(ids)} {DERIVED.get(what, what)}: {', '.join(ids)}")
     if stone.derived.get("students"):
         print("students trained with it keep what they learned: roll back, or train anew without it")
     print("out of reach: backups, exports, weights, cassettes, and what was sent to a provider")

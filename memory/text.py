@@ -37,11 +37,11 @@ def distilled(experience: Experience) -> str:
 
 
 def gist(experience: Experience) -> str:
-    """What vectors are made of: its core and what it is about.
+    """What vectors are made of: its core, its exact detail and what it is about.
 
     Vectors of words, as the default embedder's, are means over all words: in a longer text each one counts for less.
     """
-    return "\n".join([experience.core or distilled(experience), *about(experience)])
+    return "\n".join([experience.core or distilled(experience), experience.verbatim, *about(experience)])
 
 
 def verbatim(experience: Experience, sources: Mapping[str, Trajectory]) -> str:

@@ -14,16 +14,17 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from tutelage import cycle, distilling
 from tutelage.agents.experts import covered_families
 from tutelage.agents.extraction import extract
 from tutelage.config import EnvironmentConfig, load_config
-from tutelage.experience import Experience, Guardrail
-from tutelage.patterns import goal_values, occurs
+from tutelage.experience import Experience
 from tutelage.progress import Reporter
-from tutelage.relevance import FITS, KIN, grades, related, stopped
+from tutelage.questions import asked_in, details
+from tutelage.relevance import FITS, KIN
 from tutelage.retrieval import Question
 from tutelage.types import Trajectory
 from tutelage.workspace import Workspace
@@ -36,13 +37,8 @@ LEARNED = {cycle.DEMONSTRATIONS: 6, cycle.MISTAKEN: 5}
 """Episodes per family that feed memory, by arm; the others are what situations are taken from."""
 PER_FAMILY = 2
 """Situations of each sort per family at most."""
-OBSERVATION = 1000
-"""Characters of an observation in a situation, as when an agent recalls."""
 VARIANT = re.compile(r"-(?:nodelay|easy|medium|hard|large|transfer|noscroll)$")
 """Ends of the names of families that are the same task with other timing or size."""
-DETAIL = ("{}", "the one with {}", "what did we do about {}", "{} {family}", "how did it end for {}")
-COMMON = 2
-"""A value that more learned episodes than this have in their goals is no detail."""
 
 
 def main() -> None:
@@ -57,7 +53,9 @@ def main() -> None:
         experiences, learned, kept = experiences + new, learned + fed, kept + apart
     needed = {source.trajectory for item in experiences for source in item.sources}
     learned = [item for item in learned if item.id in needed]
-    asked = list(numbered([*situations(experiences, kept), *typed(experiences), *details(experiences, learned)]))
+    situations = (asked_in(sort, experiences, kept, PER_FAMILY, group) for sort in ("situation", "mistake"))
+    apart_from = details(experiences, learned, PER_FAMILY, group, seed=SEED)
+    asked = list(numbered([*chain(*situations), *typed(experiences), *apart_from]))
     with gzip.GzipFile(HERE / "corpus.jsonl.gz", "wb", mtime=0) as file:
         for line in lines(experiences, learned):
             file.write(line.encode() + b"\n")
@@ -88,37 +86,6 @@ def gathered(name: str, folder: Path) -> tuple[list[Experience], list[Trajectory
     return list(found.experiences), learned, apart
 
 
-def situations(experiences: Sequence[Experience], kept: Sequence[Trajectory]) -> Iterator[Question]:
-    """Where an agent stands: at the beginning of a success, and before a mistake that some guardrail is about."""
-    for sort, kinds, place in (
-        ("situation", ("skill", "sticker"), lambda _, item: item.steps[0].observation if item.success else None),
-        ("mistake", ("guardrail",), _before_a_mistake),
-    ):
-        pool = [item for item in experiences if item.kind in kinds]
-        taken: dict[str, int] = defaultdict(int)
-        for episode in kept:
-            found = grades(episode, pool)
-            observation = place([item for item in pool if found.get(item.id) == FITS], episode)
-            if observation is None or FITS not in found.values() or taken[episode.task.kind] == PER_FAMILY:
-                continue
-            taken[episode.task.kind] += 1
-            yield Question(
-                id="",
-                sort=sort,
-                group=group(episode.task.environment, episode.task.family),
-                text=f"{episode.goal}\n{observation[:OBSERVATION]}",
-                environment=episode.task.environment,
-                kinds=kinds,
-                task=episode.task.id,
-                grades=found,
-            )
-
-
-def _before_a_mistake(fitting: Sequence[Experience], episode: Trajectory) -> str | None:
-    steps = [at for item in fitting if isinstance(item.content, Guardrail) for at in stopped(item.content, episode)]
-    return episode.steps[min(steps)].observation if steps else None
-
-
 def typed(experiences: Sequence[Experience]) -> Iterator[Question]:
     """What a person would type: `asked.tsv`, written by hand from the tasks' goals before any search was run."""
     wanted = {"how": "skill", "care": "guardrail"}
@@ -128,25 +95,6 @@ def typed(experiences: Sequence[Experience]) -> Iterator[Question]:
         found = {item.id: FITS if item.kind == wanted[sort] else KIN for item in about}
         if FITS in found.values():
             yield Question(id="", sort=f"typed: {sort}", group=place, text=text, grades=found)
-
-
-def details(experiences: Sequence[Experience], learned: Sequence[Trajectory]) -> Iterator[Question]:
-    """Questions that name one exact thing of a past episode; what was drawn from that episode is the answer."""
-    chance = random.Random(SEED)
-    by_family: dict[str, list[Trajectory]] = defaultdict(list)
-    for item in learned:
-        by_family[item.task.kind].append(item)
-    for number, (kind, episodes) in enumerate(sorted(by_family.items())):
-        values = {value for item in episodes for _, value in goal_values(item.goal) if len(value.strip()) > 2}
-        rare = [value for value in sorted(values) if sum(occurs(value, item.goal) for item in learned) <= COMMON]
-        for value in chance.sample(rare, min(PER_FAMILY, len(rare))):
-            sources = {item.id for item in learned if occurs(value, item.goal)}
-            drawn = {item.id for item in experiences if sources & {source.trajectory for source in item.sources}}
-            family = kind.partition("/")[2]
-            about = {item.id: KIN for item in experiences if any(related(item, episode) for episode in episodes)}
-            text = DETAIL[number % len(DETAIL)].format(value, family=family.replace("-", " "))
-            graded = {**about, **dict.fromkeys(sorted(drawn), FITS)}
-            yield Question(id="", sort="detail", group=group(*kind.split("/")), text=text, grades=graded)
 
 
 def group(environment: str, family: str) -> str:

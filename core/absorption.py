@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 ABSORPTION = "absorption"
 """What a change made here names as its maker."""
+MEASUREMENT = "measurement"
+"""Kind of the documents that hold each measurement, from its plan on (`tutelage.evidence`)."""
+RECONCILED = "reconciled"
+"""Kind of the documents that hold what memory did when another student came into use."""
 HELD_BY = "held by"
 """Among the numbers of a restoration: the id of the student that had absorbed it, if that may come back."""
 
@@ -64,7 +68,7 @@ def restore(memory: "MemoryStore", item: Experience, reason: str, values: dict[s
 
 def reconcile(workspace: "Workspace") -> list[Move]:
     """Restore what the student in use does not hold, and absorb again what it does; to be called after every
-    promotion and rollback. Idempotent.
+    promotion and rollback. Idempotent; what it moved is kept under `RECONCILED`.
     """
     record, memory, student = workspace.record, workspace.memory, workspace.current_student()
     line, moves = line_of(record, student), []
@@ -83,7 +87,19 @@ def reconcile(workspace: "Workspace") -> list[Move]:
                 change = Change(by=ABSORPTION, reason=reason, numbers={**_of(student), "without low": able})
                 memory.change(item.id, change, status=Status.ABSORBED, absorbed_by=str(holder))
                 moves.append(moved(item, Status.ABSORBED, reason))
+        if moves:
+            place = str(len(record.items(RECONCILED)) + 1)
+            body = {"student": student.id, "moves": [move.model_dump(mode="json") for move in moves]}
+            record.put(RECONCILED, place, body)
     return moves
+
+
+def restorations(record: "Record") -> list[Move]:
+    """Everything that was absorbed and came back: by a measurement, then by a promotion or rollback; each the oldest
+    first."""
+    bodies = [*record.items(MEASUREMENT).values(), *record.items(RECONCILED).values()]
+    moves = [Move.model_validate(move) for body in bodies for move in body["moves"]]
+    return [move for move in moves if move.before == Status.ABSORBED and move.after in IN_USE]
 
 
 def moved(item: Experience, status: Status, reason: str) -> Move:

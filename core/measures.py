@@ -137,6 +137,41 @@ class Move(Frozen):
     reason: str
 
 
+class FamilyHoldings(Frozen):
+    """Of one task family: the stickers and skills that were used, and what they cost in a prompt."""
+
+    used: int
+    held: int
+    episodes: int = 0
+    """Of the measurement that the prompt tokens are taken from."""
+    tokens_all: float = 0.0
+    """Prompt tokens of experiences per episode, were nothing absorbed."""
+    tokens_now: float = 0.0
+    """The same without what is absorbed."""
+
+
+class Holdings(Frozen):
+    """How much of the memory that was used a student's weights hold, and what that saves."""
+
+    student: str
+    """Label."""
+    tokenizer: str
+    """What tokens are counted with; empty: estimated, four characters to a token."""
+    used: int
+    """Stickers and skills that an episode was ever shown, and that are not retired or quarantined."""
+    held: int
+    """Of these, the absorbed ones."""
+    shown: int
+    """How often the used ones were shown."""
+    held_shown: int
+    """How often those were shown that are held now."""
+    families: dict[str, FamilyHoldings] = {}
+    episodes: int = 0
+    """Episodes with memory on since something was absorbed, measuring ones aside."""
+    tokens_saved: int = 0
+    """Prompt tokens that they would have had more, by recalling again what was left out."""
+
+
 class Measurement(Frozen):
     """One round of evidence: what was to be measured on which budget, and once it is finished, what came out."""
 
@@ -158,3 +193,5 @@ class Measurement(Frozen):
     moves: tuple[Move, ...] = ()
     unmeasured: int = 0
     """Stickers and skills in use that nothing was measured of."""
+    holdings: Holdings | None = None
+    """As it stood after the moves."""

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.absorption import reconcile
+from tutelage.absorption import MEASUREMENT, reconcile, restorations
 from tutelage.agents.llm_policy import LLMPolicy
 from tutelage.config import Config
 from tutelage.cycle import DEMONSTRATIONS, experience_trajectories, run_and_record
 from tutelage.evaluate import MEASURING, seen_pairs
-from tutelage.evidence import FIRST_PLACE, MEASUREMENT, measure
+from tutelage.evidence import measure
 from tutelage.experience import Change, Experience, Guardrail, Skill, Source, Status
 from tutelage.gate import promote_by_hand, rollback
 from tutelage.llm import LLM
 from tutelage.measures import Finding, Measurement, Student
+from tutelage.pairing import FIRST_PLACE
 from tutelage.progress import Reporter
 from tutelage.results import GateDoc, save
 from tutelage.types import Context, Policy, Reply, Split, Verdict
@@ -233,13 +234,21 @@ def test_absorbed_ones_leave_the_prompt_and_come_back_with_a_student_that_lost_t
     assert trial.memory.get(skill.id).absorbed_by == first.id
     assert (shown(), shown(absorbed=True)) == ([], [skill.id])
 
+    tasks = trial.suite.only(["press"]).tasks(Split.TRAIN, 99, 3)
+    run_and_record(trial, tasks, trial.acting(), arm="guarded", cycle=1, report=QUIET, memory=trial.memory)
     trial.train(able)
-    measure(trial, "2/evidence", 2, QUIET, pairs=40)
+    held = measure(trial, "2/evidence", 2, QUIET, pairs=40).holdings
+    assert held is not None
+    assert (held.used, held.held, held.episodes) == (1, 1, 3)
+    family = held.families["toy/press"]
+    assert family.tokens_all > family.tokens_now == 0
+    assert 0 < held.tokens_saved <= 3 * family.tokens_all + 3, "an item on trial was marked so when it was measured"
     assert trial.memory.get(skill.id).absorbed_by == first.id, "a student of the same line holds it still"
 
     trial.train(helped)
     moves = measure(trial, "3/evidence", 3, QUIET, pairs=40).moves
     assert [(move.experience, move.after) for move in moves] == [(skill.id, "candidate")]
+    assert restorations(trial.record) == list(moves)
     assert "helps" in moves[0].reason
     assert shown() == [skill.id]
 
@@ -255,6 +264,7 @@ def test_a_rollback_restores_and_a_new_promotion_absorbs_again(trial: Trial) -> 
     assert trial.memory.get(skill.id).absorbed_by == ""
     assert "not in the line of student@0" in trial.memory.get(skill.id).change.reason
     assert reconcile(trial) == []
+    assert {move.experience for move in restorations(trial.record)} == {skill.id, other.id}
     assert "2 absorbed again" in promote_by_hand(trial, made.label, "second thoughts")
     assert trial.memory.get(skill.id).absorbed_by == made.id
 

@@ -22,7 +22,7 @@ from tutelage.errors import RecordError
 from tutelage.experience import IN_USE, Change, Experience, Status
 from tutelage.holdings import holdings
 from tutelage.measures import Effect, Finding, Measurement, Move, Student
-from tutelage.pairing import Session
+from tutelage.pairing import Session, episodes_shown
 from tutelage.progress import Reporter
 from tutelage.workspace import Workspace
 
@@ -152,7 +152,7 @@ def _conclude(session: Session, played: Mapping[str, int], alone: Mapping[str, i
                 "effects": tuple(effects),
                 "moves": tuple(moves),
                 "unmeasured": sum(item.id not in measured for item in in_use),
-                "holdings": holdings(workspace, session.shown(played)),
+                "holdings": holdings(workspace, episodes_shown(workspace, plan)),
             }
         )
         workspace.record.put(MEASUREMENT, plan.name, done.model_dump(mode="json"))

@@ -108,11 +108,6 @@ class Session:
                 pairs.append(Pair(on.success, off.success, shown, any(step.blocked_by for step in on.steps)))
         return pairs
 
-    def shown(self, played: Mapping[str, int]) -> list[Trajectory]:
-        """The episodes with memory on of whole families."""
-        tasks = [task for family, count in played.items() for task in self._tasks(family, count)]
-        return [found for task in tasks if (found := self._episode("on", task)) is not None]
-
     def effect(self, family: str, count: int, *, experience: str = "", alone: bool = False) -> Effect:
         tasks = self._tasks(family, count)
         arm = self._arm(experience) if alone else "on"
@@ -179,3 +174,18 @@ class Session:
 
 def _broken(trajectory: Trajectory) -> bool:
     return trajectory.ending is Ending.ENVIRONMENT_ERROR
+
+
+def episodes_shown(workspace: Workspace, plan: Measurement) -> list[Trajectory]:
+    """The episodes of a measurement with memory on, of whole families."""
+    mine = (f"{plan.name}/on/{task.id}" for task in _placed(workspace, plan))
+    return [found for key in mine if (found := workspace.record.trajectory_by_key(key)) is not None]
+
+
+def _placed(workspace: Workspace, plan: Measurement) -> list[Task]:
+    """All tasks that the budget could have reached."""
+    return [
+        task
+        for family in plan.families
+        for task in workspace.suite.only([family]).tasks(Split.TRAIN, FIRST_PLACE + plan.place, plan.pairs)
+    ]

@@ -17,6 +17,7 @@ def main() -> None:
         annotate,
         calibrate,
         consolidate,
+        evidence,
         jobs,
         keeping,
         look,
@@ -24,6 +25,7 @@ def main() -> None:
         memory_files,
         memory_writing,
         money,
+        retrieval,
         serving,
         stores,
     )

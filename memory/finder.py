@@ -17,6 +17,7 @@ from tutelage import keyword
 from tutelage.config import MemoryConfig
 from tutelage.errors import MemoryBusy
 from tutelage.experience import Experience
+from tutelage.memory import compound as compounds
 from tutelage.memory import text as texts
 from tutelage.memory.catalog import Catalog, Mask, Slots
 from tutelage.memory.derived import Derived, Row
@@ -138,9 +139,13 @@ class Finder:
     def _made(self, rows: Sequence[ExperienceRow]) -> list[tuple[ExperienceRow, Row]]:
         bodies = self._record.experiences_at([row.n for row in rows])
         rows = [row for row in rows if row.n in bodies]  # the others were forgotten just now
-        items = [bodies[row.n] for row in rows]
-        vectors = self.embedder.embed([texts.distilled(item) for item in items])
-        sources = self._sources(items)
+        sources = self._sources(list(bodies.values()))
+        # What was kept before there was a compound form is found by one all the same.
+        items = [
+            compounds.compound(item, sources.get(item.sources[0].trajectory))
+            for item in (bodies[row.n] for row in rows)
+        ]
+        vectors = self.embedder.embed([texts.gist(item) for item in items])
         words = hashed([texts.verbatim(item, sources) for item in items])
         return [
             (row, Row(row.id, row.version, vector, numbers))
@@ -258,7 +263,7 @@ class Finder:
                 return {}, {}
             vector = self.embedder.embed([query.text])[0]
             near = {}
-            scores = np.zeros(len(passed), dtype=np.float32)
+            scores = np.zeros(len(passed))
             found: list[Slots] = []
             if query.mode != "keyword":
                 found += self._near(vector, query, passed, slots)
@@ -341,5 +346,5 @@ class Finder:
 
 def _text_version() -> str:
     """Changes with the code that makes the texts, so that nothing made by an older one is used."""
-    code = b"".join(Path(module.__file__).read_bytes() for module in (texts, keyword))
+    code = b"".join(Path(module.__file__).read_bytes() for module in (texts, compounds, keyword))
     return sha256(code).hexdigest()[:12]

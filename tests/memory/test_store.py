@@ -104,7 +104,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_a_paraphrase_and_a_verbatim_detail_are_both_found_among_many(world: World) -> None:
     for family in GOALS:
-        world.learn(family, verbatim="error XJ9-7741" if family == "book-flight" else "")
+        world.learn(family, word="error XJ9-7741" if family == "book-flight" else "Submit")
     world.learn("click-pie", word="Quixotic")
     found = world.memory.search(Query("log in with the given user and password", kinds=("skill",)))
     assert found[0].experience.family == "login-user"

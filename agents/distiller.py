@@ -212,7 +212,7 @@ class _Reading:
             family=trajectory.task.family,
             goal=goal_template(trajectory.goal),
             content=content,
-            sources=(Source(trajectory=trajectory.id, task=trajectory.task.id, steps=steps),),
+            sources=(Source(trajectory=trajectory.id, task=trajectory.task.id, steps=steps, origin=trajectory.origin),),
             author=self.author,
             verbatim=trajectory.steps[steps[0]].meaning if mistake else trajectory.goal,
         )

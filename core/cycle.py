@@ -13,9 +13,11 @@ from tutelage.config import ActConfig, RolloutStageConfig, StageConfig
 from tutelage.correcting import Asker, correct
 from tutelage.corrections import kept
 from tutelage.designs import DESIGNED
+from tutelage.environments.suite import Suite
 from tutelage.errors import ConfigError
 from tutelage.experience import IN_USE, Recaller
 from tutelage.measures import Student
+from tutelage.memory.trust import of_trajectory
 from tutelage.progress import Reporter
 from tutelage.training.base import StageContext, run_stage
 from tutelage.types import Policy, Split, Task, Trajectory
@@ -46,12 +48,19 @@ def unhurried(act: ActConfig) -> ActConfig:
     return act.model_copy(update={"max_steps": LONGEST_GOLD, "stall_after": LONGEST_GOLD})
 
 
-def task_block(workspace: Workspace, split: Split, cycle: int, start: int, count: int) -> list[Task]:
-    """`count` tasks per family on average, environments and families taking turns, from this cycle's block."""
+def task_block(
+    workspace: Workspace, split: Split, cycle: int, start: int, count: int, suite: Suite | None = None
+) -> list[Task]:
+    """`count` tasks per family on average, environments and families taking turns, from this cycle's block.
+
+    Args:
+        suite: part of the workspace's environments; default: all of them.
+    """
+    suite = suite or workspace.suite
     if start + count > SEEDS_PER_CYCLE:
         raise ConfigError(f"a cycle has {SEEDS_PER_CYCLE} tasks per family; {start + count} are asked for")
-    first, turn = max(cycle - 1, 0) * SEEDS_PER_CYCLE + start, len(workspace.suite.families)
-    return workspace.suite.tasks(split, first * turn, count * turn)
+    first, turn = max(cycle - 1, 0) * SEEDS_PER_CYCLE + start, len(suite.families)
+    return suite.tasks(split, first * turn, count * turn)
 
 
 def run_and_record(
@@ -128,9 +137,25 @@ def accepted_trajectories(workspace: Workspace) -> list[Trajectory]:
     return [trajectory for trajectory in experience_trajectories(workspace) if trajectory.success]
 
 
+def trainable_trajectories(workspace: Workspace) -> list[Trajectory]:
+    """The accepted ones that no stranger had a part in: only they make training rows."""
+    return [item for item in accepted_trajectories(workspace) if _trusted(workspace, item)]
+
+
+def _trusted(workspace: Workspace, trajectory: Trajectory) -> bool:
+    return of_trajectory(trajectory, workspace.trust) >= workspace.trust.threshold
+
+
 def train(workspace: Workspace, cycle: int, report: Reporter, stages: Sequence[StageConfig] | None = None) -> None:
-    """Run the stages that this cycle has no student of yet, each from the student before it."""
+    """Run the stages that this cycle has no student of yet, each from the student before it.
+
+    Raises:
+        ConfigError: no environment is trusted enough to train on.
+    """
     stages = workspace.config.stages if stages is None else stages
+    left_out = [name for name in workspace.suite.names if name not in workspace.trained_on.names]
+    if left_out:
+        report.say(f"  not trained on, for it is not trusted enough: {', '.join(left_out)}")
     student = workspace.current_student()
     for index, stage in enumerate(stages):
         made = workspace.record.get("stage", f"{cycle}/{index}")
@@ -154,13 +179,13 @@ def _train_stage(
         student=student,
         number=number,
         tasks=_rollout_tasks(workspace, cycle, index, stage),
-        trajectories=accepted_trajectories(workspace),
+        trajectories=trainable_trajectories(workspace),
         experiences=workspace.memory.experiences(statuses=IN_USE),
         make_environment=workspace.suite.make,
         memory=workspace.memory,
         seed=workspace.config.seed + 1000 * cycle + index,
         progress=report,
-        corrections=kept(record),
+        corrections=[item for item in kept(record) if _trusted(workspace, item[0])],
         correct=Asker(workspace),
     )
     result = run_stage(stage, context)
@@ -188,8 +213,9 @@ def _rollout_tasks(workspace: Workspace, cycle: int, index: int, stage: StageCon
     if not isinstance(stage, RolloutStageConfig):
         return []
     groups = stage.steps * stage.batch_size // stage.group_size
-    per_family = -(-groups // len(workspace.suite.families))
-    return task_block(workspace, Split.TRAIN, cycle, 1_000 * (index + 1), per_family)[:groups]
+    suite = workspace.trained_on
+    per_family = -(-groups // len(suite.families))
+    return task_block(workspace, Split.TRAIN, cycle, 1_000 * (index + 1), per_family, suite)[:groups]
 
 
 def cycle_students(workspace: Workspace, cycle: int, stages: int) -> list[Student]:

@@ -60,13 +60,18 @@ def read_jsonl(path: Path) -> list[Trajectory]:
     return trajectories
 
 
-def import_jsonl(record: Record, path: Path, *, cycle: int = 0, arm: str = "imported") -> int:
+def import_jsonl(record: Record, path: Path, *, cycle: int = 0, arm: str = "imported", name: str = "") -> int:
     """Add all trajectories of a file, or none; ones that the record has are passed over. Returns how many were new.
+
+    Args:
+        name: of whom or what the file is (default: its own name); its trajectories get the origin ``import:NAME``,
+            whatever they say, for what is in a file may have been written by anyone.
 
     Raises:
         RecordError: as `read_jsonl`; the record is as it was.
     """
-    trajectories = read_jsonl(path)
+    origin = f"import:{name or path.stem}"
+    trajectories = [item.model_copy(update={"origin": origin}) for item in read_jsonl(path)]
     with record.transaction():
         return sum(
             record.add_trajectory(trajectory, key=f"{arm}/{trajectory.id}", cycle=cycle, arm=arm)

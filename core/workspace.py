@@ -5,7 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutelage.config import CassetteConfig, Config, EnvironmentConfig, load_config
+from tutelage.config import CassetteConfig, Config, EnvironmentConfig, TrustConfig, load_config
+from tutelage.environments.base import UNTRUSTED
 from tutelage.environments.suite import Suite
 from tutelage.errors import ConfigError
 from tutelage.measures import Student
@@ -74,7 +75,34 @@ class Workspace:
     def memory(self) -> "MemoryStore":
         from tutelage.memory.store import MemoryStore
 
-        return MemoryStore(self.record, self.folder / "index", self.config.memory)
+        config = self.config.memory.model_copy(update={"trust": self.trust})
+        return MemoryStore(self.record, self.folder / "index", config)
+
+    @cached_property
+    def trust(self) -> TrustConfig:
+        """How far words are trusted: as configured, else as the classes of the environments in use say themselves."""
+        classes = [part.environment for part in self.suite.parts]
+        declared = {found.name: found.trust for found in classes if found.trust > UNTRUSTED}
+        trust = self.config.memory.trust
+        return trust.model_copy(update={"environments": {**declared, **trust.environments}})
+
+    @cached_property
+    def trained_on(self) -> Suite:
+        """The environments whose episodes may make training rows.
+
+        Raises:
+            ConfigError: none of them is trusted enough.
+        """
+        from tutelage.memory.trust import of_environment
+
+        names = [name for name in self.suite.names if of_environment(name, self.trust) >= self.trust.threshold]
+        if not names:
+            first = self.suite.names[0]
+            raise ConfigError(
+                f"no environment here is trusted enough to train on ({', '.join(self.suite.names)}); if what its pages "
+                f"or tools say was not written by strangers, set memory.trust.environments.{first} = 1.0"
+            )
+        return self.suite.only(environments=names)
 
     @cached_property
     def usage(self) -> UsageLog:

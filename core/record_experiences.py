@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, distinct, func, insert, select
+from sqlalchemy import BindParameter, Connection, Row, and_, bindparam, case, distinct, func, insert, select
 
 from tutelage.database import Database, where
 from tutelage.errors import RecordError
@@ -23,7 +23,7 @@ _LATER = EXPERIENCES.alias()
 _IS_NEWEST = ~(
     select(_LATER.c.n).where(_LATER.c.id == EXPERIENCES.c.id, _LATER.c.version > EXPERIENCES.c.version).exists()
 )
-_VALUES = bindparam("values", expanding=True)
+_VALUES: BindParameter[Any] = bindparam("values", expanding=True)
 _WITH_ID, _SAYING = (
     select(EXPERIENCES.c.body)
     .where(EXPERIENCES.c.tenant == bindparam("owner"), column.in_(_VALUES), _IS_NEWEST)
@@ -312,7 +312,7 @@ def _insert(connection: Connection, experiences: Sequence[Experience]) -> None:
 
 def _light(row: Row[Any], tasks: frozenset[str]) -> ExperienceRow:
     """By position: a start reads a hundred thousand of these."""
-    n, key, version, kind, environment, family, status, tenant, trust, digest, created = row
+    n, key, version, kind, environment, family, status, tenant, trust, digest, created = tuple(row)
     at = created.replace(tzinfo=UTC)
     return ExperienceRow(n, key, version, kind, environment, family, Status(status), tenant, trust, digest, at, tasks)
 

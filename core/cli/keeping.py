@@ -1,11 +1,14 @@
-"""Commands that keep a workspace safe: backup and restore."""
+"""Commands about what a workspace keeps: backup, restore, and what was forgotten of episodes and experiences."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tutelage.cli.app import ConfigOption, SetOption, app, load
+from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, load, opened
+from tutelage.cli.memory import TenantOption, WhoOption, memory, who
+from tutelage.cli.stores import trajectories
 
 
 @app.command("backup")
@@ -39,3 +42,58 @@ def restore_backup(
     if manifest.without:
         print(f"the weights of {', '.join(manifest.without)} were not backed up")
     print("the memory index is built anew when it is next opened")
+
+
+@trajectories.command("forget")
+def forget_trajectory(
+    id: Annotated[str, typer.Argument(help="Id of a trajectory.")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why; kept in the tombstone.")] = "asked to",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    name: WhoOption = "",
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase what happened in an episode for good; its task, ending and reward stay, so that rates stay true."""
+    with opened(config, overrides) as workspace:
+        item = workspace.record.trajectory(id)
+        if not yes:
+            print(
+                f"{item.id}  {item.task.id}  by {item.policy}: {item.ending}, {len(item.steps)} steps", file=sys.stderr
+            )
+            typer.confirm("erase it? This cannot be undone", abort=True, err=True)
+        stone = workspace.record.forget_trajectory(id, reason, f"hand:{who(name)}")
+    if as_json:
+        emit_json(vars(stone))
+        return
+    print(f"trajectory {stone.id} is forgotten")
+    if drawn := stone.derived["experiences"]:
+        print(f"experiences were drawn from it and may quote it: {', '.join(drawn)} (`tutelage memory forget`)")
+    if trained := stone.derived["students"]:
+        print(
+            f"students were trained on it, or come from one that was: {', '.join(trained)}; they keep what they learned"
+        )
+
+
+@memory.command("forgotten")
+def forgotten(
+    tenant: TenantOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What was forgotten, why and by whom, and how much was made from it (--json: its ids)."""
+    with opened(config, overrides) as workspace:
+        stones = workspace.record.tombstones(tenant=tenant or workspace.config.memory.tenant)
+    rows = [
+        vars(stone)
+        if as_json
+        else {
+            **vars(stone),
+            **{what: len(ids) for what, ids in stone.derived.items()},
+            "created": f"{stone.created:%Y-%m-%d %H:%M}",
+        }
+        for stone in stones
+    ]
+    columns = ("id", "created", "by", "reason", "students", "experiences", "trajectories")
+    emit_rows(rows, columns, as_json=as_json, empty="nothing was forgotten")

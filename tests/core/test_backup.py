@@ -221,3 +221,28 @@ def test_a_damaged_file_is_a_clear_error(workspace: Path, tmp_path: Path, cut: f
     with pytest.raises(BackupError, match="no backup of Tutelage"):
         restore(out, tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar.gz", "old"]
+
+
+def tutelage(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tutelage.cli", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_commands_back_up_restore_forget_and_list_what_was_forgotten(workspace: Path, tmp_path: Path) -> None:
+    here, there = (f"workspace={folder}" for folder in (workspace, tmp_path / "new"))
+    (workspace / "config.json").write_text(json.dumps({"workspace": str(workspace)}))
+    out = str(tmp_path / "b.tar.gz")
+    assert "without the weights of student@1; --students" in tutelage("backup", out, "-s", here).stdout
+    assert "all digests right" in tutelage("restore", out, "-s", there).stdout
+    again = tutelage("restore", out, "-s", there)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "is not empty" in again.stderr
+    (episode,) = json.loads(tutelage("trajectories", "list", "--json", "-s", there).stdout)
+    told = tutelage("trajectories", "forget", episode["id"], "--reason", "private", "--as", "ada", "-y", "-s", there)
+    assert told.stdout == f"trajectory {episode['id']} is forgotten\n"
+    (stone,) = json.loads(tutelage("memory", "forgotten", "--json", "-s", there).stdout)
+    assert [stone[name] for name in ("id", "kind", "reason", "by")] == [
+        *(episode["id"], "trajectory", "private", "hand:ada")
+    ]
+    assert "private" in tutelage("memory", "forgotten", "-s", there).stdout

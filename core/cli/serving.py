@@ -48,15 +48,15 @@ def serve(
     found = _config(config, overrides, tenant)
     if (certificate is None) is not (key is None):
         raise ConfigError("TLS needs both --certificate and --key")
-    with _needed(), _service(found, write) as service:
+    with _needed():
         import uvicorn
 
         from tutelage.memory.server.auth import Caller, is_loopback
         from tutelage.memory.server.http import make_app
-
-        loopback = is_loopback(host)
-        known = _tokens(found, tokens, host, tenant)
-        anyone = None if known else Caller(who(""), found.memory.tenant, write)
+    known = _tokens(found, tokens, host, tenant)
+    anyone = None if known else Caller(who(""), found.memory.tenant, write)
+    loopback = is_loopback(host)
+    with _listen(host, port) as listening, _service(found, write) as service:
         if anyone:
             service.store(anyone.tenant)  # what cannot be opened is said now, not to the first client
         settings = uvicorn.Config(
@@ -70,7 +70,6 @@ def serve(
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )
-        listening = _listen(host, port)
         address = f"{'https' if certificate else 'http'}://{_shown(host)}:{listening.getsockname()[1]}"
         rights = f"{'read and write' if write else 'read-only'}, {'by token' if known else 'no token needed'}"
         print(f"memory of {found.workspace} at {address} ({rights}); MCP at /mcp", flush=True)
@@ -88,10 +87,10 @@ def mcp(
 ) -> None:
     """Speak MCP on standard input and output, for a client that starts this command; read-only unless told."""
     found = _config(config, overrides, tenant)
-    with _needed(), _service(found, write) as service:
+    with _needed():
         from tutelage.memory.server.auth import Caller
         from tutelage.memory.server.mcp import stdio_server
-
+    with _service(found, write) as service:
         caller = Caller(who(""), found.memory.tenant, write)
         service.store(caller.tenant)
         stdio_server(service, caller).run()
@@ -179,6 +178,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((plain, port))
+        listening.listen()  # who comes between here and the first answer waits
     except OSError as error:
         listening.close()
         raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror or error}") from error

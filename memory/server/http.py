@@ -1,7 +1,7 @@
 """Memory over HTTP: a FastAPI application that describes itself at ``/openapi.json``, with MCP under ``/mcp``."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Match, Route
 
 from tutelage import __version__
 from tutelage.errors import TutelageError
@@ -98,9 +98,10 @@ def make_app(
         docs_url=None,  # those pages load scripts from elsewhere
         redoc_url=None,
     )
-    _handle_errors(app)
-    app.include_router(_reading(service))
-    app.include_router(_writing(service))
+    routers = (_reading(service), _writing(service))
+    for router in routers:
+        app.include_router(router)
+    _handle_errors(app, [route for router in routers for route in router.routes])
 
     app.router.routes.append(Route("/mcp", endpoint=mcp))
     return Guard(app, tokens=tokens, anyone=anyone, loopback=loopback)
@@ -169,7 +170,7 @@ def _writing(service: Service) -> APIRouter:
     return router
 
 
-def _handle_errors(app: FastAPI) -> None:
+def _handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """One form for everything that goes wrong; what was sent is never sent back."""
 
     @app.get("/health", tags=["read"], summary="Whether the server answers", responses=_failures(421))
@@ -194,14 +195,21 @@ def _handle_errors(app: FastAPI) -> None:
         return _failed(422, "invalid", f"{place}: {first['msg']}" if place else first["msg"])
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         answer = _failed(error.status_code, TITLES.get(error.status_code, "error"), str(error.detail))
         answer.headers.update(error.headers or {})
+        if error.status_code == 405:  # the router names those of the first route with this path only
+            fitting = [route for route in (*app.routes, *routes) if route.matches(request.scope)[0] is not Match.NONE]
+            answer.headers["allow"] = ", ".join(sorted({name for route in fitting for name in _methods(route)}))
         return answer
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
         return _failed(500, "internal", "something went wrong; the server's log says what")
+
+
+def _methods(route: BaseRoute) -> set[str]:
+    return getattr(route, "methods", None) or set()
 
 
 def _failed(status: int, code: str, message: str) -> JSONResponse:

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from tutelage import __version__
 from tutelage.errors import TutelageError
-from tutelage.experience import Content, Experience, Kind, Status
+from tutelage.experience import Experience, Kind, Status
 from tutelage.memory.server.auth import Caller
 from tutelage.memory.server.guard import CALLER
 from tutelage.memory.server.schemas import (
@@ -32,6 +32,7 @@ from tutelage.memory.server.schemas import (
     Hits,
     Search,
     Sources,
+    Text,
     Versions,
     Why,
     Written,
@@ -203,7 +204,7 @@ def _add_writing(server: MCPServer, service: Service, asking: Asking, reader: As
         environment: str,
         family: str,
         goal: Annotated[str, Field(description="The goal it serves, with slots instead of literals.")],
-        content: Content,
+        content: Text,
         core: str = "",
         verbatim: Annotated[str, Field(description="One exact detail, for keyword search.")] = "",
         reason: str = "",
@@ -225,7 +226,7 @@ def _add_writing(server: MCPServer, service: Service, asking: Asking, reader: As
         ctx: Context,
         id: str,
         reason: str,
-        content: Content | None = None,
+        content: Text | None = None,
         goal: str | None = None,
         core: str | None = None,
         verbatim: str | None = None,

@@ -3,9 +3,21 @@
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from tutelage.experience import IN_USE, Content, Experience, Kind, Scope, Status
+from tutelage.experience import IN_USE, Content, Experience, Kind, Status
 from tutelage.memory.query import Hit, Query
 from tutelage.memory.text import render
 from tutelage.types import Ending, Step, Trajectory
@@ -36,8 +48,25 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("the time is out of range") from error
 
 
-Text = Annotated[Content, AfterValidator(_bounded)]
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+def _written_out(moment: object) -> object:
+    if not isinstance(moment, str):
+        raise ValueError("a time is a text such as 2026-01-31T12:00:00Z")
+    return moment
+
+
+class _KindNamed:
+    """Says in the JSON schema what the discriminator needs: a content names its kind."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core)
+        for option in schema["oneOf"]:
+            fields = handler.resolve_ref_schema(option)
+            fields["required"] = ["kind", *(name for name in fields.get("required", ()) if name != "kind")]
+        return schema
+
+
+Text = Annotated[Content, _KindNamed(), AfterValidator(_bounded)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 
 
 class _Request(BaseModel):
@@ -54,13 +83,13 @@ class Search(_Request):
     statuses: list[Status] = Field(
         sorted(IN_USE), max_length=len(Status), description="Empty: all that you may see. Default: those in use."
     )
-    min_trust: float = Field(0.0, ge=0, le=1)
+    min_trust: float = Field(0.0, ge=0, le=1, strict=True)
     since: Moment | None = Field(None, description="Newest version made then or later.")
     until: Moment | None = Field(None, description="Newest version made before that.")
     exclude_task: Label | None = Field(None, description="Nothing that was drawn from the task with this id.")
     prefer_family: Label | None = Field(None, description="Experiences of this family score higher.")
     mode: Literal["fused", "vector", "keyword"] = "fused"
-    k: int = Field(5, ge=1, le=MAX_HITS)
+    k: int = Field(5, ge=1, le=MAX_HITS, strict=True)
 
     def query(self) -> Query:
         return Query(**{name: getattr(self, name) for name in type(self).model_fields})
@@ -75,7 +104,6 @@ class Written(_Request):
     content: Text
     core: str = Field("", max_length=1000, description="What it comes to, in one or two sentences.")
     verbatim: str = Field("", max_length=2000, description="One exact detail, for keyword search.")
-    scopes: list[Scope] = Field([], max_length=20)
     reason: str = Field("", max_length=500, description="Why; kept in the history.")
 
 
@@ -83,14 +111,15 @@ class Edit(_Request):
     """The fields to change, and why."""
 
     reason: str = Field(min_length=1, max_length=500)
-    version: int | None = Field(None, ge=1, description="Refused with a conflict unless this is the newest version.")
+    version: int | None = Field(
+        None, ge=1, strict=True, description="Refused with a conflict unless this is the newest version."
+    )
     environment: Label | None = None
     family: Label | None = None
     goal: str | None = Field(None, min_length=1, max_length=2000)
     content: Text | None = None
     core: str | None = Field(None, max_length=1000)
     verbatim: str | None = Field(None, max_length=2000)
-    scopes: list[Scope] | None = Field(None, max_length=20)
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

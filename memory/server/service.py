@@ -121,9 +121,9 @@ class Service:
         """
         self._check_write(caller)
         said = written.model_dump(mode="json", exclude={"reason"})
-        experience = by_hand.written(said, caller.name, tenant=caller.tenant, reason=written.reason)
         try:
-            return self._of(caller).add(experience)
+            made = by_hand.written(said, caller.name, tenant=caller.tenant, reason=written.reason)
+            return self._of(caller).add(made)
         except RecordError as error:
             raise Refused("refused", str(error)) from error
 

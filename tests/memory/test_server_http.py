@@ -44,6 +44,7 @@ def test_reading(serve: Serve) -> None:
         assert (steps["total"], steps["steps"][0]["action"], steps["steps"][0]["index"]) == (1, 'click("r2")', 1)
         assert client.get("/v1/stats").json()["experiences"] == 2
         assert client.get("/openapi.json").json()["info"]["title"] == "Tutelage memory"
+        assert client.options(f"/v1/experiences/{first.id}").headers["allow"] == "GET, PATCH"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,10 @@ def test_writing_goes_through_admission_and_keeps_who_and_why(serve: Serve) -> N
         by = [item["change"]["by"] for item in client.get(f"{place}/history").json()["versions"]]
         assert by == ["hand:me", "hand:me", "hand:me", "review:me", "review:me"]
         bad = {"kind": "guardrail", "trigger": [], "root_cause": "", "forbidden": "click(**)", "remedy": ""}
-        assert said(client.post("/v1/experiences", json={**NEW, "content": bad})) == (422, "invalid")
+        assert said(client.post("/v1/experiences", json={**NEW, "content": bad})) == (422, "refused")
+        nameless = {name: value for name, value in SKILL.items() if name != "kind"}
+        assert said(client.post("/v1/experiences", json={**NEW, "content": nameless})) == (422, "invalid")
+        assert client.get(f"{place}/sources").json() == {"total": 0, "offset": 0, "steps": []}
         held = {**NEW, "sources": [{"trajectory": "t", "task": "t"}]}
         assert said(client.post("/v1/experiences", json=held)) == (422, "invalid")
 

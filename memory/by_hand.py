@@ -5,6 +5,7 @@ from typing import Any
 
 from tutelage.errors import RecordError
 from tutelage.experience import Change, Content, Experience, Guardrail, Source, Status
+from tutelage.memory.compound import core
 from tutelage.memory.files import experience
 from tutelage.memory.store import MemoryStore
 from tutelage.patterns import problem
@@ -61,12 +62,20 @@ def edit(memory: MemoryStore, experience_id: str, patch: Any, who: str, reason: 
     if not changes:
         return item
     _check_patterns(made.content)
+    changes |= core_of(item, changes)
     if "content" in changes and item.status is Status.ACTIVE:
         changes["status"] = Status.CANDIDATE
     words = Source(trajectory="", task="", origin=f"user:{who}")
     known = any(source.origin == words.origin for source in item.sources)
     why = Change(by=f"hand:{who}", reason=reason or "edited by hand")
     return memory.change(item.id, why, **changes, sources=item.sources if known else (*item.sources, words))
+
+
+def core_of(item: Experience, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The core that belongs to the changed words, unless somebody wrote the one it has or a new one."""
+    if "core" in changes or not {"goal", "content"} & changes.keys() or item.core != core(item):
+        return {}
+    return {"core": core(item.model_copy(update=dict(changes)))}
 
 
 def restore(memory: MemoryStore, experience_id: str, who: str, reason: str = "") -> Experience:

@@ -12,12 +12,13 @@ from typing import Any
 
 from tutelage.config import TrustConfig
 from tutelage.errors import RecordError
-from tutelage.experience import Change, Experience, Source, Status, identity
-from tutelage.memory.admission import admit
+from tutelage.experience import Change, Experience, Status, identity
+from tutelage.memory.admission import through
+from tutelage.memory.compound import compound
 from tutelage.memory.files import History
 from tutelage.memory.store import MemoryStore
 from tutelage.record import Record
-from tutelage.types import Split, Trajectory
+from tutelage.types import Split
 
 DOCUMENTS = "import"
 """Kind of the record's documents that say what an import's file held."""
@@ -84,8 +85,7 @@ class Importer:
         self._memory = memory
         self._record = record
         self._terms = terms
-        self._trust = trust
-        self._right: dict[tuple[str, str], list[Trajectory]] = {}
+        self._enter = through(record, memory.tenant, trust)
 
     def compare(self, histories: Sequence[History]) -> list[Entry]:
         """What an import would do, in the order of the file; nothing is written."""
@@ -113,14 +113,12 @@ class Importer:
             RecordError: the record refuses.
         """
         with self._record.transaction():
-            self._memory.sync()
             entries = self.compare(histories)
             self._record.save_experiences([version for entry in entries for version in entry.added])
             for entry in entries:
                 if entry.added:
                     body = {"from": self._terms.name, "digests": list(entry.digests), "at": entry.added[-1].version}
                     self._record.put(DOCUMENTS, self._key(entry.id), body)
-        self._memory.sync()
         return entries
 
     # -- inside ---------------------------------------------------------------------------------
@@ -173,30 +171,14 @@ class Importer:
 
     def _passed(self, version: Experience) -> tuple[Experience, ...]:
         """What admission makes of a version; of one's own export only its texts are made inert."""
-        versions = admit(version, lambda: self._sources(version), self._trust, right=lambda: self._solved(version))
         if not self._terms.own:
-            return versions
-        return (version.model_copy(update={name: getattr(versions[0], name) for name in WORDS}),)
-
-    def _sources(self, version: Experience) -> list[Trajectory]:
-        found = [self._record.trajectory(source.trajectory) for source in version.sources if self._has(source)]
-        return [trajectory for trajectory in found if trajectory.tenant == self._memory.tenant]
-
-    def _solved(self, version: Experience) -> list[Trajectory]:
-        """What succeeded in its family, and so must not be stopped."""
-        place = (version.environment, version.family)
-        if place not in self._right:
-            environment, family = place
-            found = self._record.trajectories(environment=environment, family=family, split=Split.TRAIN, success=True)
-            self._right[place] = [item for item in found if item.tenant == self._memory.tenant]
-        return self._right[place]
-
-    def _has(self, source: Source) -> bool:
-        return bool(source.trajectory) and self._record.has_trajectory(source.trajectory)
+            return self._enter(compound(version, None))
+        kept = self._enter(version)[0]
+        return (version.model_copy(update={name: getattr(kept, name) for name in WORDS}),)
 
     def _refuse_held_out(self, versions: Sequence[Experience]) -> None:
         for source in {source for version in versions for source in version.sources}:
-            if self._has(source):
+            if self._record.has_trajectory(source.trajectory):
                 split = self._record.trajectory(source.trajectory).task.split
                 if split is not Split.TRAIN:
                     raise RecordError(f"{source.task} is a {split.value} task; only train tasks may feed memory")

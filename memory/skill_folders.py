@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from tutelage.errors import MissingPart, RecordError
 from tutelage.experience import Change, Experience, Kind, Source
+from tutelage.memory.by_hand import core_of
 from tutelage.memory.files import History, read_jsonl, write_jsonl
 from tutelage.memory.skill_text import DESCRIPTION, HEADINGS, body, describe, foreign, parse
 from tutelage.types import now
@@ -119,7 +120,13 @@ def _read(path: Path, origin: str, place: Place) -> History:
         return histories[0]
     source = Source(trajectory="", task="", origin=origin)
     sources = newest.sources if source in newest.sources else (*newest.sources, source)
-    fields = {**changed, "version": newest.version + 1, "created": now(), "sources": sources}
+    fields = {
+        **changed,
+        **core_of(newest, changed),
+        "version": newest.version + 1,
+        "created": now(),
+        "sources": sources,
+    }
     change = Change(by=origin, reason=f"{', '.join(changed)} changed in {FILE}")
     return (*histories[0], newest.model_copy(update={**fields, "change": change}))
 

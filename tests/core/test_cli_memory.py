@@ -205,6 +205,11 @@ def test_edit_makes_a_version_and_names_the_writer(learned: dict[str, Experience
     *_, item = json.loads(run("history", id, "--json"))
     assert item["content"] == {"kind": "sticker", "conditions": ["The goal names 1 text."], "question": "Which?"}
     assert [source["origin"] for source in item["sources"]] == ["own", "user:bob"]
+    assert item["core"] == "Press it.", "somebody wrote that"
+    rule = learned["guardrail"]
+    run("edit", rule.id, "--patch", '{"content": {"remedy": "Look again."}}')
+    core = json.loads(run("history", rule.id, "--json"))[-1]["core"]
+    assert core == rule.core.replace("look", "Look again.") != rule.core, "what followed from the words follows them"
     assert "stays one" in run("edit", id, "--patch", '{"content": {"kind": "skill"}}')
     assert "status cannot be written by hand" in run("edit", id, "--patch", "-", stdin='{"status": "active"}')
     assert "nothing to change" in run("edit", id)

@@ -7,6 +7,7 @@ run that was killed goes on with what is left, and a second one finds nothing to
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from tutelage.config import MemoryConfig
 from tutelage.experience import IN_USE, Change, Experience, Status
 from tutelage.memory.capacity import NEVER, least_useful, utility
 from tutelage.memory.contradictions import Bounds, Contradiction, forbidden_skills, keep, resolved
-from tutelage.memory.embedder import Vectors, embedder
+from tutelage.memory.embedder import Embedder, Vectors, embedder
 from tutelage.memory.merging import BY, DECISIONS, decide, gather, merge, pair_key
 from tutelage.memory.polarity import Agreement, agreement
 from tutelage.memory.text import distilled
@@ -183,11 +184,16 @@ def near(items: Sequence[Experience], config: MemoryConfig) -> Iterator[tuple[Ex
     def place(item: Experience) -> tuple[str, ...]:
         return item.tenant, item.environment, item.family, item.kind
 
-    embed = embedder(config.embedder).embed
     for _, group in groupby(sorted(items, key=lambda item: (*place(item), item.created, item.id)), key=place):
         alike = list(group)
         if len(alike) > 1:
-            yield from _near(alike, embed([distilled(item) for item in alike]), config.similar)
+            vectors = _embedder(config.embedder).embed([distilled(item) for item in alike])
+            yield from _near(alike, vectors, config.similar)
+
+
+@lru_cache(maxsize=1)
+def _embedder(name: str) -> Embedder:
+    return embedder(name)
 
 
 def _near(

@@ -32,7 +32,7 @@ PHRASES = tuple(
         (r"press(?=(?: \S+){0,4} button\b)", "click"),
         (r"(?:each|every) time|at all times|in (?:any|every) case", "always"),
         (r"at (least|most)", r"at\1"),
-        (r"as long as|provided that", "if"),
+        (r"as long as|provided that|^should(?=.*,)", "if"),
     )
 )
 """Wordings that are one word, in this order."""
@@ -40,7 +40,7 @@ PHRASES = tuple(
 NEGATORS = _set("not never no none nothing nobody neither nor without avoid refrain xomit xinstead")
 """What turns the statement that follows into its opposite; two of them cancel out."""
 
-DUTY = _set("always must should shall ought ensure remember do does did required mandatory")
+DUTY = _set("always must should shall ought ensure remember required mandatory")
 """An order is an order with them and without; a negation before them ends there."""
 
 MARKERS = {
@@ -70,12 +70,22 @@ MOVABLE = _set("first finally")
 
 ARTICLES = _set("the a an its their your each every this that")
 
-PASSIVE = re.compile(r"\b(?:be|is|are|was|been|being|has|have|there)\b")
+PASSIVE = re.compile(r"\b(?:be|is|are|was|were|been|being|there)\b")
 
 FILLERS = _set(
     "a an the of in on at to with is are was were be been being has have had it its this that these those there "
-    "you your please carefully so also thereby will would"
+    "you your please carefully so also thereby will would do does did"
 )
+
+PREPOSITIONS = _set("to in on at of with")
+"""Fillers all the same; where statements have others, a reader has to tell."""
+
+IDLE = {
+    "to": DUTY | _set("not"),
+    "on": _set("click tap press"),
+    "of": _set("both all each some any either one none"),
+}
+"""Behind which words a preposition says nothing; and none does on whose page `there` is something."""
 
 DANGLING = _set("a an of in on at to with")
 """Of these, what counts at the end of a clause (`option a`, `turn it on`)."""
@@ -148,6 +158,7 @@ DESCRIBES = re.compile(
 """Says that a line tells of a situation, unless it is an order all the same."""
 
 ORDERS = re.compile(
-    r"\b(?:always|never|must|should|shall|do not|don't|avoid|ensure|make sure|be sure|required|forbidden|not to)\b",
+    r"\b(?:(?:always|never)(?! (?:is|are|was|were|has|reads|shows|names|says|holds|contains|lists)\b)"
+    r"|must|should|shall|do not|don't|avoid|ensure|make sure|be sure|required|forbidden|not to)\b",
     re.IGNORECASE,
 )

@@ -94,7 +94,10 @@ def statements(first: str, second: str) -> Finding:
         return Finding(Agreement.UNCLEAR, "other words", mergeable=sound)
     flips = [(a.aside or b.aside) and not a.text.startswith("~") for a, b in pairs] + _turned(one, other) * turned
     if not flips:
-        return SAME if _same_order(one, other) else Finding(Agreement.OTHER, "another order")
+        if not _same_order(one, other):
+            return Finding(Agreement.OTHER, "another order")
+        alike = one.prepositions == other.prepositions
+        return SAME if alike else Finding(Agreement.UNCLEAR, "other prepositions", mergeable=True)
     if len(flips) > 1:
         return Finding(Agreement.UNCLEAR, "several opposites")
     waits = "~until" in one.markers  # "not until" says when, not that it must not be
@@ -234,7 +237,8 @@ def _turned(one: Statement, other: Statement) -> list[bool]:
 
 
 def _same_order(one: Statement, other: Statement, put: dict[str, str] | None = None) -> bool:
-    """Whether the words come in one order; that of a passive wording may begin elsewhere.
+    """Whether the words come in one order; that of a passive wording may begin elsewhere than
+    that of an active one.
 
     Args:
         put: words of `one` with their opposites in `other`; where it is given, what is denied does not count.
@@ -248,6 +252,6 @@ def _same_order(one: Statement, other: Statement, put: dict[str, str] | None = N
     )
     if first == second:
         return True
-    if one.ordered or other.ordered or not (one.passive or other.passive):
+    if one.ordered or other.ordered or one.passive is other.passive:
         return False
     return any(first[at:] + first[:at] == second for at in range(len(first)))

@@ -12,6 +12,7 @@ from tutelage.memory.lexicon import (
     DANGLING,
     DUTY,
     FILLERS,
+    IDLE,
     MARKERS,
     MOVABLE,
     NEGATORS,
@@ -20,6 +21,7 @@ from tutelage.memory.lexicon import (
     PARTICLES,
     PASSIVE,
     PHRASES,
+    PREPOSITIONS,
     SUBORDINATORS,
     SYNONYMS,
 )
@@ -66,6 +68,8 @@ class Statement:
     ordered: bool
     """Whether the words' order counts even where the wording is passive."""
     passive: bool
+    prepositions: tuple[str, ...]
+    """Sorted, as far as they say anything."""
 
 
 @lru_cache(maxsize=65536)
@@ -94,7 +98,14 @@ def read(text: str) -> Statement:
         markers=tuple(sorted(word.text for word in found if word.text.startswith("~"))),
         ordered=len(values) > 1 or not ORDERING.isdisjoint(pieces),
         passive=passive,
+        prepositions=tuple(sorted(_prepositions(pieces))),
     )
+
+
+def _prepositions(pieces: list[str]) -> Iterator[str]:
+    for before, piece in pairwise(["", *pieces]):
+        if piece in PREPOSITIONS and before not in IDLE.get(piece, ()) and "there" not in pieces:
+            yield piece
 
 
 def _words(pieces: list[str], literals: list[str]) -> Iterator[Word]:
@@ -121,6 +132,8 @@ def _text(piece: str, before: str, after: str, literals: list[str]) -> str:
     """What a piece counts as; empty if it does not, or has been counted with the one before it."""
     if piece.startswith(_PLACE):
         return f"={literals[int(piece.strip(_PLACE))]}"
+    if piece == "?":
+        return "~?"
     if piece in NUMBERS:
         return f"={NUMBERS[piece]}"
     if piece in MOVABLE and before not in ARTICLES:

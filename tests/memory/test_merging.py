@@ -148,7 +148,7 @@ def test_what_has_been_merged_twice_is_parted_everywhere(world: World) -> None:
         part(world.memory, world.record, three.id, by="hand:ann")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(["merge", "undo 0", "undo 1", "undo 2", "learn 0", "learn 1"]), max_size=8))
 def test_whatever_is_done_sides_agree(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
     """Whoever is named in `merged` is retired, and no source is ever lost."""

@@ -133,11 +133,14 @@ def _conclude(session: Session, played: Mapping[str, int], alone: Mapping[str, i
     singles: dict[str, Effect] = {}
     for family, count in played.items():
         for item in plan.families[family]:
-            pooled = session.effect(family, count, experience=item)
-            found = session.effect(family, alone[item], experience=item, alone=True) if alone.get(item) else pooled
-            effects += [each for each in (pooled, found) if each.difference.pairs and each not in effects]
-            # What it does alone says more about it than what it does among others, once it says anything.
-            singles[item] = pooled if found.finding is Finding.UNDECIDED else found
+            singles[item] = session.effect(family, count, experience=item)
+            effects.append(singles[item])
+            if alone.get(item):
+                effects.append(session.effect(family, alone[item], experience=item, alone=True))
+                # What it does alone says more about it than what it does among others, once it says anything.
+                if effects[-1].finding is not Finding.UNDECIDED:
+                    singles[item] = effects[-1]
+    effects = [each for each in effects if each.difference.pairs or not each.experience]
     with workspace.record.transaction():
         moves = [move for item, found in singles.items() if (move := _move(workspace, session.student, item, found))]
         moves += _guardrails(workspace)

@@ -216,6 +216,8 @@ def test_alone_a_good_one_and_a_bad_one_are_told_apart(trial: Trial) -> None:
     assert together.finding is Finding.UNDECIDED
     assert found.chosen == (good.id, bad.id)
     assert (trial.status(good), trial.status(bad)) == (Status.ACTIVE, Status.RETIRED)
+    measured = [(item.experience, item.alone) for item in found.effects if item.experience]
+    assert measured == [(good.id, False), (good.id, True), (bad.id, False), (bad.id, True)]
 
 
 def test_absorbed_ones_leave_the_prompt_and_come_back_with_a_student_that_lost_them(trial: Trial) -> None:

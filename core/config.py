@@ -157,9 +157,9 @@ class MemoryConfig(Section):
     """Successes, and failures, distilled per task family and cycle at most."""
     vector_weight: float = Field(0.2, ge=0, le=1)
     """Weight of the vector score in the fused score; the rest is BM25."""
-    normalise: Literal["range", "top", "rank"] = "range"
-    """How the two scores are made comparable: stretched from the lowest candidate's to the highest's, as a share of the
-    highest, or by rank alone."""
+    normalise: Literal["top", "range", "rank"] = "top"
+    """How the two scores are made comparable: as a share of the highest, stretched from the lowest candidate's to the
+    highest's, or by rank alone."""
     trust: TrustConfig = TrustConfig()
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from tutelage.keyword import tokens
 
 Mode = Literal["fused", "vector", "keyword"]
-Normalise = Literal["range", "top", "rank"]
+Normalise = Literal["top", "range", "rank"]
 
 NEAR = 64
 """Candidates that each of the two searches contributes to the fusion."""
@@ -40,7 +40,7 @@ def fused(
     keywords: Mapping[str, float],
     *,
     weight: float,
-    normalise: Normalise = "range",
+    normalise: Normalise = "top",
     mode: Mode = "fused",
     boosts: Mapping[str, Mapping[str, float]] | None = None,
     near: int = NEAR,
@@ -96,8 +96,9 @@ def asked(text: str) -> list[str]:
 def normalised(values: Sequence[float], how: Normalise, *, low: float | None = None) -> list[float]:
     """Scores of one search as numbers from 0 to 1 that can be added to another's.
 
-    ``range`` stretches from the lowest (or `low`) to the highest, ``top`` divides by the highest, and ``rank`` looks at
-    the order alone, as reciprocal rank fusion does. Scores of 0 or less stay 0 in the last two.
+    ``top`` divides by the highest, so that a score does not depend on which other candidates there are; ``range``
+    stretches from the lowest (or `low`) to the highest; ``rank`` looks at the order alone, as reciprocal rank fusion
+    does. Scores of 0 or less are 0 in ``top`` and ``rank``.
     """
     high = max(values, default=0.0)
     match how:

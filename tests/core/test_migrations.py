@@ -178,3 +178,11 @@ def test_what_cannot_be_migrated_is_a_clear_error_and_stays_as_it_was(old: Path,
     with pytest.raises(RecordError, match=message):
         Record.open(old)
     assert list(sqlite3.connect(old / "record.db").iterdump()) == before
+
+
+def test_a_record_that_was_killed_before_it_had_tables_gets_them(tmp_path: Path) -> None:
+    (tmp_path / "record.db").touch()
+    Record.open(tmp_path).close()
+    record = Record.open(tmp_path, create=False)
+    assert (record.trajectories(), record.newest()) == ([], (0, 0))
+    record.close()

@@ -8,12 +8,13 @@ from typing import Any, Literal
 from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError, TutelageError
 from tutelage.experience import Change, Experience, Status
-from tutelage.memory import by_hand
+from tutelage.memory import by_hand, trust
 from tutelage.memory.query import Hit
 from tutelage.memory.server.auth import Caller
 from tutelage.memory.server.schemas import MAX_STEPS, Edit, Search, Sources, SourceStep, Written
 from tutelage.memory.store import MemoryStore
 from tutelage.record import Record
+from tutelage.types import Trajectory
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ class Refused(TutelageError):
 class Service:
     """One workspace's memory for many callers and threads; each caller sees its own tenant and nothing else.
 
-    Quarantined text is for those who may write, who review it: whoever can only read is told that it is there, and
-    not what it says.
+    Text that is not trusted is for those who may write, who review it: whoever can only read is told that it is there,
+    and not what it says.
     """
 
     def __init__(self, record: Record, folder: Path, config: MemoryConfig, *, write: bool = False) -> None:
@@ -96,11 +97,17 @@ class Service:
         return [item for item in versions if item.status is not Status.QUARANTINED or self.may_write(caller)]
 
     def sources(self, caller: Caller, experience_id: str, offset: int = 0, limit: int = MAX_STEPS) -> Sources:
-        """The steps it was drawn from. Raises as `get`."""
+        """The steps it was drawn from; without the texts of those that are not trusted, for one who may only read.
+
+        What was told again in our own words would else be undone by looking at where it comes from. Raises as `get`.
+        """
         self.get(caller, experience_id)
         steps = self._of(caller).sources(experience_id)
-        some = steps[offset : offset + limit]
-        return Sources(total=len(steps), offset=offset, steps=[SourceStep.of(*step) for step in some])
+        some = [
+            SourceStep.of(played, step, index, withheld=not (self.may_write(caller) or self._trusts(played)))
+            for played, step, index in steps[offset : offset + limit]
+        ]
+        return Sources(total=len(steps), offset=offset, steps=some)
 
     def stats(self, caller: Caller) -> dict[str, Any]:
         return self._of(caller).stats()
@@ -182,6 +189,9 @@ class Service:
         except TutelageError as error:
             _LOG.error("the memory of %s: %s", caller.tenant, error)  # it names files, which are no client's business
             raise Refused("unavailable", UNAVAILABLE) from error
+
+    def _trusts(self, played: Trajectory) -> bool:
+        return trust.of_trajectory(played, self._config.trust) >= self._config.trust.threshold
 
     def _check_write(self, caller: Caller) -> None:
         if not self.write:

@@ -17,7 +17,7 @@ from tutelage.memory.server.auth import Caller, Tokens, make_token
 from tutelage.memory.server.http import make_app
 from tutelage.memory.server.service import Service
 from tutelage.record import Record
-from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Trajectory
+from tutelage.types import OWN, Cause, Diagnosis, Ending, Split, Step, Task, Trajectory
 
 PATIENCE = 30.0
 """Seconds for a server to come up."""
@@ -36,14 +36,14 @@ class Serving:
         given = {"authorization": f"Bearer {token}"} if token else {}
         return httpx.Client(base_url=self.url, headers={**given, **headers}, timeout=PATIENCE, trust_env=False)
 
-    def learn(self, tenant: str, goal: str, *steps: str, **changes: object) -> Experience:
-        """Put a played episode and a skill drawn from its last step into a tenant's memory."""
-        trajectory = an_episode(goal, *(steps or ('click("r1")',)), tenant=tenant)
+    def learn(self, tenant: str, goal: str, *steps: str, origin: str = OWN, **changes: object) -> Experience:
+        """Put an episode and a skill drawn from its last step into a tenant's memory."""
+        trajectory = an_episode(goal, *(steps or ('click("r1")',)), tenant=tenant, origin=origin)
         self.record.add_trajectory(trajectory, key=trajectory.id, cycle=1, arm="demonstrations")
         return self.service.store(tenant).add(a_skill(trajectory, **changes))
 
 
-def an_episode(goal: str, *actions: str, tenant: str) -> Trajectory:
+def an_episode(goal: str, *actions: str, tenant: str, origin: str = OWN) -> Trajectory:
     return Trajectory(
         task=Task(environment="toy", family="forms", seed=len(goal), split=Split.TRAIN),
         goal=goal,
@@ -63,6 +63,7 @@ def an_episode(goal: str, *actions: str, tenant: str) -> Trajectory:
         ),
         ending=Ending.SOLVED,
         tenant=tenant,
+        origin=origin,
     )
 
 
@@ -73,7 +74,14 @@ def a_skill(trajectory: Trajectory, **changes: object) -> Experience:
         "family": "forms",
         "goal": trajectory.goal,
         "content": Skill(preconditions=(), procedure=(f"do {trajectory.goal}",), verification=()),
-        "sources": (Source(trajectory=trajectory.id, task=trajectory.task.id, steps=(len(trajectory.steps) - 1,)),),
+        "sources": (
+            Source(
+                trajectory=trajectory.id,
+                task=trajectory.task.id,
+                steps=(len(trajectory.steps) - 1,),
+                origin=trajectory.origin,
+            ),
+        ),
         "author": "rules (scripted)",
         "status": Status.ACTIVE,
     }

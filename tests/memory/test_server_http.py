@@ -2,7 +2,10 @@
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -194,6 +197,22 @@ def test_quarantine_is_for_those_who_may_write_and_not_lifted_by_its_author(serv
         assert amy.post(f"{place}/approve", json={"reason": "read it"}).json()["status"] in ("active", "candidate")
 
 
+def test_texts_of_sources_that_are_not_trusted_are_for_those_who_may_write(serve: Serve) -> None:
+    serving = serve(write=True, tokens=TWO)
+    why = Change(by="review:ann", reason="read it")
+    outside = serving.learn("a", "log in and obey", origin="import:others")
+    serving.service.store("a").move(outside.id, Status.ACTIVE, why)
+    own = serving.learn("a", "book a flight")
+    seen = {}
+    for name in ("ann", "eve"):
+        with serving.client((serving.folder / f"{name}.secret").read_text()) as client:
+            answers = [client.get(f"/v1/experiences/{item.id}/sources") for item in (outside, own)]
+            seen[name] = [
+                (step["withheld"], "obey" in answer.text) for answer in answers for step in answer.json()["steps"]
+            ]
+    assert seen == {"ann": [(False, True), (False, False)], "eve": [(True, False), (False, False)]}
+
+
 def test_tokens_are_taken_back_at_once_and_a_broken_file_lets_nobody_in(serve: Serve) -> None:
     serving = serve(tokens={"ann": ("a", False), "bob": ("b", False)})
     file = serving.folder / "tokens.toml"
@@ -241,3 +260,17 @@ def test_nothing_serves_others_without_tokens() -> None:
     for tokens, anyone, loopback in ((None, Caller("me", "a"), False), (None, None, True)):
         with pytest.raises(ValueError, match="tokens"):
             Guard(app, tokens=tokens, anyone=anyone, loopback=loopback)
+
+
+def test_every_request_gets_an_answer_as_described(serve: Serve, full_counts: bool) -> None:
+    """Generated from the OpenAPI document: requests that fit it, that do not, and chains of them."""
+    serving = serve(write=True)
+    serving.learn("default", "log in with a password")
+    options = ["--max-examples", "100" if full_counts else "4", "--workers", "1", "--checks", "all"]
+    # What a pattern may be and what stands in the way is no matter of schemas; `forget` deletes by another name.
+    options += ["--exclude-checks", "positive_data_acceptance,ensure_resource_availability,use_after_free"]
+    options += [] if full_counts else ["--phases", "fuzzing,stateful", "--seed", "7"]
+    command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{serving.url}/openapi.json", *options]
+    done = subprocess.run(command, cwd=serving.folder, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert "passed" in done.stdout

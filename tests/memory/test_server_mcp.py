@@ -146,6 +146,20 @@ def test_an_agent_never_sees_what_is_in_quarantine(serve: Serve) -> None:
     assert serving.record.experience(item.id).status is Status.QUARANTINED
 
 
+def test_an_agent_never_sees_raw_text_of_sources_that_are_not_trusted(serve: Serve) -> None:
+    serving = serve(write=True)
+    item = serving.learn("default", "log in and obey", origin="import:others")
+    serving.service.store("default").move(item.id, Status.ACTIVE, Change(by="review:me", reason="read it"))
+
+    async def ask(client: Client) -> None:
+        steps = (await client.call_tool("sources", {"id": item.id})).structured_content
+        assert steps is not None
+        assert (steps["total"], steps["steps"][0]["withheld"]) == (1, True)
+        assert "obey" not in json.dumps([steps, await resource(client, f"experience://{item.id}/sources")])
+
+    talk(serving, ask)
+
+
 def test_no_streams_and_no_token_no_entry(serve: Serve) -> None:
     serving = serve(tokens=TOKENS)
     with serving.client((serving.folder / "ann.secret").read_text()) as ann:

@@ -11,15 +11,25 @@ import re
 from collections.abc import Iterable, Sequence
 
 from tutelage.experience import Content, Experience, Guardrail, Skill, Sticker
-from tutelage.memory.vocabulary import KEYS, PAGE_VERBS, ROLES, known, known_name
-from tutelage.patterns import ANY, GOAL, OTHER, matches, occurs, problem
+from tutelage.memory.masking import (
+    CALLED,
+    INCOMPLETE,
+    MAX_TARGETS,
+    NO_CALL,
+    READS,
+    SLOT,
+    STRING,
+    claims,
+    masked,
+    masked_action,
+    masked_goal,
+    masked_trigger,
+)
+from tutelage.memory.vocabulary import PAGE_VERBS, ROLES, known, known_name
+from tutelage.patterns import GOAL, OTHER, matches, occurs
 from tutelage.types import FINE, Cause, Step, Trajectory
 
-MAX_WORDS = 4
-"""Common words in a row that a name may have; more of them could be a sentence."""
 QUESTION = "Which actions fulfil the goal?"
-NO_CALL = "No tool was called yet."
-"""What a tool environment shows first; its words are ours."""
 UNKNOWN_CAUSE = "It did not lead to the goal."
 CAUSES = {
     Cause.NO_EFFECT: "It changed nothing.",
@@ -30,32 +40,6 @@ CAUSES = {
     Cause.WRONG_END: "It ended the task, and the task was not solved.",
 }
 """Root causes by the diagnosis of the step."""
-
-_TOKEN = re.compile(r"\{\w+\}|\*|[^\W\d_]+(?:'s)?|\d+|_|\s+|.", re.DOTALL)
-_SLOT = re.compile(r"\{(?:goal|other|text|list|file|date|time|number|name)\}")
-_PLAIN = frozenset(" .,:;-/()?!=[]'\"")
-_CALL = re.compile(r"([A-Za-z_][\w.\-]*)\((.*)\)", re.DOTALL)
-_STRING = r'"(?:[^"\\]|\\.)*"'
-_ARGUMENT = re.compile(rf"(?:([A-Za-z_]\w*)=)?(?:([a-z]+)(?:\s+({_STRING}))?|({_STRING})|([^\",]+))(?:,\s*|$)")
-_ATTRIBUTES = re.compile(
-    rf"(?P<ref>\[r[\d*]+\])|(?P<attribute>\b(?:value|checked|selected|expanded|disabled)=)(?P<value>{_STRING}|true|false)"
-    rf"|(?P<flag>\b(?:focused|disabled|selected)\b)|(?P<name>{_STRING})|(?P<word>[A-Za-z]+)|(?P<rest>[^\"\[A-Za-z]+|.)",
-    re.DOTALL,
-)
-_FORMS = (
-    (re.compile(r"(The goal names \d+ (?:text|list|file|date|time|number|name|value)s?\.)()()"), None),
-    (re.compile(r"(The page has (?:an? )?)(\S.*?)( that the goal names\.|\.)"), "line"),
-    (re.compile(r"((?:At first it shows|It already shows) )(\S.*?)(\.)"), "line"),
-    (re.compile(r"(Before the last action: )(\S.*)()"), "line"),
-    (re.compile(r"(Not everything is set yet: )(\S.*)(\.)"), "line"),
-    (re.compile(r"()(\S.*\))( ends the task\.)"), "action"),
-    (re.compile(r"(Do )(\S.*\))( instead\.)"), "action"),
-)
-"""Forms of claims, with what stands in their middle."""
-_ABOUT = re.compile(
-    r"The (?:goal (?:names|gives|quotes|has)|(?:page|form|list|result) (?:has|shows|lists)) (?P<what>[A-Za-z ,]+)\."
-)
-_COUNTED = frozenset({"a", "an", "the", "one", "two", "three", "four", "and", "its", "of", "each", "several", "both"})
 
 
 def in_own_words(experience: Experience, sources: Sequence[Trajectory]) -> tuple[Experience | None, str]:
@@ -70,31 +54,15 @@ def in_own_words(experience: Experience, sources: Sequence[Trajectory]) -> tuple
         return None, reason
     update = {
         "content": content,
-        "goal": masked(experience.goal, limit=12),
+        "goal": masked_goal(experience.goal),
         "core": "",
         "scopes": (),
         "touched": (),
-        "verbatim": _action(experience.verbatim, ()) or "",
+        "verbatim": masked_action(experience.verbatim, ()) or "",
         "author": masked(experience.author) if any(item.origin != "own" for item in experience.sources) else None,
     }
     kept = {name: value for name, value in update.items() if value is not None}
     return experience.model_copy(update=kept), ""
-
-
-def masked(text: str, *, limit: int = MAX_WORDS) -> str:
-    """`text` with ``*`` for everything but common words, slots and plain punctuation; ``*`` alone if that leaves more
-    than `limit` words. As a pattern it matches whatever `text` matched."""
-    parts = _masked(text)
-    words = sum(part[0].isalpha() for part in parts)
-    return ANY if words > limit else _tidy("".join(parts))
-
-
-def _masked(text: str) -> list[str]:
-    parts = []
-    for token in _TOKEN.findall(text):
-        plain = _SLOT.fullmatch(token) or token in _PLAIN or known(token.removesuffix("'s"))
-        parts.append(" " if token.isspace() else token if plain else ANY)
-    return parts
 
 
 # -- the three kinds ----------------------------------------------------------------------------
@@ -105,7 +73,7 @@ def _content(content: Content, item: Experience, sources: Sequence[Trajectory]) 
         case Skill():
             return _skill(content, sources)
         case Sticker():
-            return _sticker(content, item.goal, sources), ""
+            return _sticker(content, item.goal, sources)
         case Guardrail():
             return _guardrail(content, sources)
 
@@ -113,33 +81,39 @@ def _content(content: Content, item: Experience, sources: Sequence[Trajectory]) 
 def _skill(skill: Skill, sources: Sequence[Trajectory]) -> tuple[Skill | None, str]:
     goals = [source.goal for source in sources]
     taken = [action for action in skill.procedure if not sources or _taken(action, sources)]
-    procedure = [told for action in taken if (told := _action(action, goals))]
+    procedure = [told for action in taken if (told := masked_action(action, goals))]
     if not procedure:
         return None, "nothing of its procedure can be told without the words of a source that is not trusted"
+    left_out = (INCOMPLETE,) if len(procedure) < len(skill.procedure) else ()
     return Skill(
-        preconditions=tuple(_claims(skill.preconditions)),
+        preconditions=tuple(dict.fromkeys((*claims(skill.preconditions), *left_out))),
         procedure=tuple(procedure),
-        verification=tuple(_claims(skill.verification)),
+        verification=tuple(claims(skill.verification)),
     ), ""
 
 
-def _sticker(sticker: Sticker, goal: str, sources: Sequence[Trajectory]) -> Sticker:
-    conditions = list(_claims(sticker.conditions))
+def _sticker(sticker: Sticker, goal: str, sources: Sequence[Trajectory]) -> tuple[Sticker | None, str]:
+    conditions = list(claims(sticker.conditions))
     if sticker.question == QUESTION and tuple(conditions) == sticker.conditions:
-        return sticker
-    if not any(condition.startswith("The goal") for condition in conditions):
+        return sticker, ""
+    reads = masked_goal(goal)
+    if sum(map(known, re.findall(r"[A-Za-z]+", SLOT.sub("", reads)))) > 1:
+        conditions.insert(0, f"{READS}{reads}")
+    conditions += [f"The page has a {target}." for target in list(dict.fromkeys(_targets(sources)))[:MAX_TARGETS]]
+    tools = list(dict.fromkeys(_tools(sources)))[:MAX_TARGETS]
+    conditions += [f"{CALLED}{', '.join(tools)}."] if tools else []
+    if not conditions:
+        return None, "nothing of it can be told without the words of a source that is not trusted"
+    if not any(condition.startswith("The goal") for condition in conditions) and SLOT.search(goal):
         conditions.insert(0, f"The goal names {_count(goal)}.")
-    targets = list(dict.fromkeys(_targets(sources)))[:6]
-    has = [f"The page has a {target}." for target in targets]
-    conditions += [condition for condition in has if condition not in conditions]
-    return Sticker(conditions=tuple(dict.fromkeys(conditions)), question=QUESTION)
+    return Sticker(conditions=tuple(dict.fromkeys(conditions)), question=QUESTION), ""
 
 
 def _guardrail(rule: Guardrail, sources: Sequence[Trajectory]) -> tuple[Guardrail | None, str]:
-    forbidden = _action(rule.forbidden, (), exactly=True)
+    forbidden = masked_action(rule.forbidden, (), exactly=True)
     if not forbidden:
         return None, "what it forbids cannot be told without the words of a source that is not trusted"
-    trigger = tuple(dict.fromkeys(_negatable(pattern) for pattern in rule.trigger))
+    trigger = tuple(dict.fromkeys(masked_trigger(pattern) for pattern in rule.trigger))
     trigger = tuple(pattern for pattern in trigger if pattern.strip("* .:"))
     if not trigger and not _narrow(forbidden):
         return None, "it forbids an action whatever the situation, and its source is not trusted"
@@ -151,13 +125,13 @@ def _guardrail(rule: Guardrail, sources: Sequence[Trajectory]) -> tuple[Guardrai
         return None, "in other words it would stop a right step of its own sources"
     causes = [CAUSES[step.diagnosis.cause] for step, _ in steps if step.diagnosis.cause in CAUSES]
     ours = rule.root_cause in (*CAUSES.values(), UNKNOWN_CAUSE)
-    told = rule.root_cause if ours else next(iter(_claims([rule.root_cause])), "")
+    told = rule.root_cause if ours else next(iter(claims([rule.root_cause])), "")
     root = told or (causes[0] if causes else UNKNOWN_CAUSE)
     return made.model_copy(update={"root_cause": root}), ""
 
 
 def _remedy(rule: Guardrail, trigger: Sequence[str]) -> str:
-    kept = next((claim for claim in _claims([rule.remedy]) if claim.startswith("Do ")), "")
+    kept = next((claim for claim in claims([rule.remedy]) if claim.startswith("Do ")), "")
     if kept:
         return kept
     empty = next((line for line in trigger if 'value=""' in line or "checked=false" in line), "")
@@ -166,140 +140,32 @@ def _remedy(rule: Guardrail, trigger: Sequence[str]) -> str:
     return "Look at what is there before." if NO_CALL in trigger else "Do something else."
 
 
-# -- claims, actions and lines ------------------------------------------------------------------
-
-
-def _claims(texts: Iterable[str]) -> Iterable[str]:
-    """Those of the texts that have one of the known forms, with their middle masked."""
-    for text in texts:
-        for form, middle in _FORMS:
-            match = form.fullmatch(text)
-            if match is None:
-                continue
-            inner = _line(match[2]) if middle == "line" else _action(match[2], ()) if middle == "action" else ""
-            if middle is None or (inner and inner.strip("* ")):
-                yield f"{match[1]}{inner}{match[3]}"
-            break
-        else:
-            about = _ABOUT.fullmatch(text)
-            if about and all(known(word) or word in _COUNTED for word in re.findall(r"[A-Za-z]+", about["what"])):
-                yield text
-
-
-def _action(action: str, goals: Sequence[str], *, exactly: bool = False) -> str:
-    """The action with common names and slots only; empty if not even its verb is known.
-
-    Args:
-        goals: a literal value that stands in each of them becomes ``{goal}``.
-        exactly: it is one to forbid: nothing may be left out, for the result must match whatever `action` matched, and
-            its verb may be one that gives away or destroys.
-    """
-    match = _CALL.fullmatch(action.strip())
-    if match is None or not (match[1] in PAGE_VERBS or known_name(match[1], prohibited=exactly)):
-        return ""
-    arguments, at = [], 0
-    while at < len(match[2]):
-        found = _ARGUMENT.match(match[2], at)
-        if found is None or not found[0]:
-            return ""
-        at = found.end()
-        told = _argument(*found.groups(), goals=goals)
-        if told:
-            arguments.append(told)
-        elif exactly:
-            return ""
-    made = f"{match[1]}({', '.join(arguments)})"
-    return "" if problem(made) else made
-
-
-def _argument(
-    key: str | None, role: str | None, name: str | None, text: str | None, bare: str | None, *, goals: Sequence[str]
-) -> str:
-    if key and not known_name(key):
-        return ""
-    lead = f"{key}=" if key else ""
-    if role in ("true", "false", "null") and name is None:
-        return f"{lead}{role}"
-    if role is not None:
-        if role not in ROLES:
-            return f"{lead}{OTHER}" if key and name is None else ""
-        return f"{lead}{role}" + (f' "{masked(name[1:-1])}"' if name is not None else "")
-    if text is not None:
-        return f'{lead}"{_value(text[1:-1], goals)}"'
-    assert bare is not None
-    return f"{lead}{bare.strip()}" if bare.strip() in (ANY, GOAL, OTHER) else f"{lead}{OTHER}"
-
-
-def _value(text: str, goals: Sequence[str]) -> str:
-    """Of a text that is entered or passed on, only slots stay, and the names of keys."""
-    if text in KEYS or text == "":
-        return text
-    if re.fullmatch(r"(?:\{goal\}|\{other\}|\*|[ /.,:-])+", text):
-        return _tidy(text)
-    if any(slot in text for slot in (GOAL, OTHER, ANY)):
-        return ANY
-    return GOAL if goals and all(occurs(text, goal) for goal in goals) else OTHER
-
-
-def _negatable(pattern: str) -> str:
-    negated = pattern.startswith("not ")
-    told = _line(pattern.removeprefix("not "))
-    if negated:  # a wider pattern under a negation makes the rule apply less often, never more
-        return f"not {told}" if told.strip("* ") else ""
-    return told
-
-
-def _line(pattern: str) -> str:
-    """A pattern for a line of an observation with roles, attributes and common names only."""
-    if pattern == NO_CALL:
-        return pattern
-    parts = []
-    for match in _ATTRIBUTES.finditer(pattern):
-        if match["attribute"]:
-            value = match["value"]
-            parts.append(match["attribute"] + (f'"{_state(value[1:-1])}"' if value.startswith('"') else value))
-        elif match["name"]:
-            parts.append(f'"{masked(match["name"][1:-1])}"')
-        elif match["ref"] or match["flag"]:
-            parts.append(ANY if match["ref"] else match["flag"])
-        elif match["word"]:
-            parts.append(match["word"] if match["word"] in ROLES or known(match["word"]) else ANY)
-        else:
-            parts.append("".join(_masked(match["rest"])))
-    made = _tidy("".join(parts))
-    words = re.findall(r"[a-z]{2,}", re.sub(_STRING, "", made))
-    return ANY if len(words) > MAX_WORDS + 2 or problem(made) else made
-
-
-def _state(value: str) -> str:
-    """A value that a trigger names: a slot, one digit or at most two common words."""
-    return value if value in ("", GOAL, OTHER, ANY) or re.fullmatch(r"\d", value) else masked(value, limit=2)
-
-
 # -- small parts --------------------------------------------------------------------------------
 
 
-def _tidy(pattern: str) -> str:
-    """The pattern with no two wildcards side by side; a run with nothing but blanks in it is one ``*``."""
-    pattern = re.sub(r"\*(?:[\s*]*\*)+", ANY, pattern)
-    pattern = re.sub(r"(?:\{(?:goal|other)\}|\*)(?:\{(?:goal|other)\}|\*)+", ANY, pattern)
-    return " ".join(pattern.split())
-
-
 def _count(goal: str) -> str:
-    slots = _SLOT.findall(goal)
-    return f"{len(slots)} value{'s' if len(slots) > 1 else ''}" if slots else "what is wanted"
+    count = len(SLOT.findall(goal))
+    return f"{count} value{'s' if count > 1 else ''}"
 
 
 def _targets(sources: Sequence[Trajectory]) -> Iterable[str]:
     """What was acted upon with an effect, by role and masked name."""
     for source in sources:
         for step in source.steps:
-            match = re.match(rf"\w+\(([a-z]+)(?: ({_STRING}))?[,)]", step.meaning) if step.diagnosis.fine else None
+            match = re.match(rf"\w+\(([a-z]+)(?: ({STRING}))?[,)]", step.meaning) if step.diagnosis.fine else None
             if match and match[1] in ROLES:
                 name = match[2][1:-1] if match[2] else ""
                 shown = GOAL if name and occurs(name, source.goal) else masked(name)
                 yield f'{match[1]} "{shown}"' if name else match[1]
+
+
+def _tools(sources: Sequence[Trajectory]) -> Iterable[str]:
+    """The tools that were called with an effect and have common names."""
+    for source in sources:
+        for step in source.steps:
+            name = step.meaning.partition("(")[0]
+            if step.diagnosis.fine and name not in PAGE_VERBS and known_name(name):
+                yield name
 
 
 def _taken(action: str, sources: Sequence[Trajectory]) -> bool:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from tutelage.agents.prompts import prompt
 from tutelage.agents.transcripts import fence
 from tutelage.agents.views import MergerView, merger_view
-from tutelage.errors import BudgetSpent
+from tutelage.errors import TutelageError
 from tutelage.experience import Experience
 from tutelage.llm import LLM
 from tutelage.types import Message
@@ -26,17 +26,10 @@ class Comparison(BaseModel):
     relation: Relation
 
 
-def relate_many(pairs: Sequence[tuple[Experience, Experience]], llm: LLM) -> list[Relation | None]:
-    """What the merger says of each pair, in order, asked for at once; None where there was no usable answer.
-
-    Raises:
-        BudgetSpent: a limit was reached; the pairs can be asked about again.
-    """
+def relate_many(pairs: Sequence[tuple[Experience, Experience]], llm: LLM) -> list[Relation | TutelageError]:
+    """What the merger says of each pair, in order; one that could not be had is its error in the list."""
     replies = llm.structured_many([merger_request(merger_view(*pair)) for pair in pairs], Comparison)
-    spent = next((reply for reply in replies if isinstance(reply, BudgetSpent)), None)
-    if spent is not None:
-        raise spent
-    return [reply.relation if isinstance(reply, Comparison) else None for reply in replies]
+    return [reply.relation if isinstance(reply, Comparison) else reply for reply in replies]
 
 
 def merger_request(view: MergerView) -> list[Message]:

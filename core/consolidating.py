@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tutelage.errors import TutelageError
 from tutelage.experience import Experience
 from tutelage.measures import Measurement
 from tutelage.memory.consolidation import Plan, Reader, consolidate
@@ -89,7 +90,8 @@ def _reader(workspace: "Workspace") -> Reader | None:
 
     from tutelage.agents.merger import relate_many
 
-    def read(pairs: Sequence[tuple[Experience, Experience]]) -> list[Agreement | None]:
-        return [_SAID[said] if said else None for said in relate_many(pairs, workspace.llm("merger"))]
+    def read(pairs: Sequence[tuple[Experience, Experience]]) -> list[Agreement | TutelageError]:
+        answers = relate_many(pairs, workspace.llm("merger"))
+        return [answer if isinstance(answer, TutelageError) else _SAID[answer] for answer in answers]
 
     return read

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tutelage.config import MemoryConfig
+from tutelage.errors import BudgetSpent, TutelageError
 from tutelage.experience import IN_USE, Change, Experience, Status
 from tutelage.memory.capacity import NEVER, least_useful, utility
 from tutelage.memory.contradictions import Bounds, Contradiction, forbidden_skills, keep, resolved
@@ -34,14 +35,16 @@ ROWS = 512
 """Experiences whose similarities are computed at once."""
 BATCH = 16
 """Pairs about which a reader is asked between two writes to the record."""
+MERGER = "merger"
+"""Who decided, where a reader did."""
 OUTCOMES = "episodes it was shown in"
 
 _READ_AS_OPPOSITE = (Agreement.UNCLEAR, Agreement.OPPOSITE)
 _POOL = IN_USE | {Status.ABSORBED}
 
 Pair = tuple[Experience, Experience]
-Reader = Callable[[Sequence[Pair]], Sequence[Agreement | None]]
-"""Says of pairs whether they are the same, opposite or other; None where it has no answer."""
+Reader = Callable[[Sequence[Pair]], Sequence[Agreement | TutelageError]]
+"""Says of pairs whether they are the same, opposite or other; or why it has no answer."""
 
 
 @dataclass(frozen=True)
@@ -247,10 +250,14 @@ def _ask(reader: Reader, found: Plan, store: "MemoryStore", record: Record, most
     pairs = [(store.get(first), store.get(second)) for first, second, _ in found.unclear[:most]]
     for start in range(0, len(pairs), BATCH):
         batch = pairs[start : start + BATCH]
-        for (first, second), said in zip(batch, reader(batch), strict=True):
-            if said in (Agreement.SAME, Agreement.OPPOSITE, Agreement.OTHER):
-                decide(record, first, second, said, by="merger")
+        answers = reader(batch)
+        for (first, second), said in zip(batch, answers, strict=True):
+            if isinstance(said, Agreement):
+                decide(record, first, second, said, by=MERGER)
                 decided += 1
+        for said in answers:
+            if isinstance(said, BudgetSpent):
+                raise said
     return decided
 
 

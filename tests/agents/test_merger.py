@@ -1,4 +1,4 @@
-"""The merger: notes are data, a reply that fits no schema is none, and a spent budget ends the asking."""
+"""The merger: notes are data, and an answer that cannot be had is an error beside the others."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from tutelage.agents.merger import merger_request, relate_many
 from tutelage.agents.views import merger_view
 from tutelage.config import BudgetConfig
-from tutelage.errors import BudgetSpent
+from tutelage.errors import BudgetSpent, PolicyFailed
 from tutelage.experience import Experience, Source, Sticker
 from tutelage.llm import LLM
 
@@ -28,7 +28,7 @@ PAIR = (an_experience("Confirm the order id."), an_experience("Check that the or
 
 
 def test_a_served_model_is_asked_about_each_pair(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real calls over HTTP; the answers decide, and what is no answer is none."""
+    """Real calls over HTTP; the answers decide."""
 
     def reply(request: dict[str, Any]) -> str:
         asked = request["messages"][1]["content"]
@@ -38,7 +38,9 @@ def test_a_served_model_is_asked_about_each_pair(server: Any, monkeypatch: pytes
 
     monkeypatch.setattr(server, "reply", reply)
     pairs = [PAIR, (PAIR[0], an_experience("never confirm it")), (PAIR[0], an_experience("refund it"))]
-    assert relate_many(pairs, LLM("openai/local", role="merger", backoff=0.01)) == ["same", "opposite", None]
+    *said, failed = relate_many(pairs, LLM("openai/local", role="merger", backoff=0.01))
+    assert said == ["same", "opposite"]
+    assert isinstance(failed, PolicyFailed)
 
 
 def test_a_note_can_neither_close_its_fence_nor_tell_where_it_comes_from() -> None:
@@ -51,9 +53,9 @@ def test_a_note_can_neither_close_its_fence_nor_tell_where_it_comes_from() -> No
     assert "shop/order@1" not in user.content
 
 
-def test_a_spent_budget_stops_the_asking(server: Any) -> None:
+def test_what_the_budget_forbids_is_an_error_beside_what_was_said(server: Any) -> None:
     server.answer = lambda text: json.dumps({"relation": "same"})
     llm = LLM("openai/local", role="merger", budget=BudgetConfig(calls=1), concurrency=1)
-    assert relate_many([PAIR], llm) == ["same"]
-    with pytest.raises(BudgetSpent):
-        relate_many([PAIR], llm)
+    said, forbidden = relate_many([PAIR, PAIR], llm)
+    assert said == "same"
+    assert isinstance(forbidden, BudgetSpent)

@@ -68,9 +68,7 @@ def benchmark(workspace: Workspace, per_family: int, *, seed: int = 0) -> Benchm
     items = memory.experiences(statuses=IN_USE)
     questions = _questions(workspace, items, per_family, seed)
     if not questions:
-        raise ConfigError(
-            "no question about this workspace's episodes has an answer in its memory; `tutelage run` first"
-        )
+        raise ConfigError("memory has no answer to any question about this workspace's episodes; `tutelage run` first")
     library = _library(workspace, items)
     weight, normalise = workspace.config.memory.vector_weight, workspace.config.memory.normalise
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,8 +47,7 @@ def serve(
     With tokens, each client needs one and sees the tenant of its token only.
     """
     found = _config(config, overrides, tenant)
-    if (certificate is None) is not (key is None):
-        raise ConfigError("TLS needs both --certificate and --key")
+    _check_tls(certificate, key)
     with _needed():
         import uvicorn
 
@@ -164,6 +164,17 @@ def _tokens(config: "Config", path: Path | None, host: str, tenant: str | None) 
     if tenant:
         raise ConfigError("with tokens, each token says whose memory it opens; leave --tenant out")
     return Tokens(path or usual)
+
+
+def _check_tls(certificate: Path | None, key: Path | None) -> None:
+    """Raises ConfigError: only one of the two is given, or they are not usable together."""
+    if (certificate is None) is not (key is None):
+        raise ConfigError("TLS needs both --certificate and --key")
+    if certificate is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        except OSError as error:  # what the SSL library raises, too
+            raise ConfigError(f"cannot use {certificate} with {key}: {error.strerror or error}") from error
 
 
 def _shown(host: str) -> str:

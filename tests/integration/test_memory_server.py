@@ -168,6 +168,7 @@ def test_what_makes_no_sense_is_said_in_one_line(
             (("serve", "--port", port), "cannot listen"),
             (("serve", "--host", "203.0.113.7", "--tokens", str(tmp_path / "none.toml")), "cannot read the tokens"),
             (("serve", "--certificate", "x.pem"), "both --certificate and --key"),
+            (("serve", "--certificate", "x.pem", "--key", "x.pem"), "cannot use x.pem"),
             (("serve", "--tenant", "../a"), "memory.tenant"),
             (("token", "a b"), "is no name"),
             (("token", "nobody", "--revoke"), "tokens"),

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,26 @@ def test_tokens_tell_tenants_and_rights_apart(serve: Serve) -> None:
         assert eve.get(f"/v1/experiences/{mine.id}").status_code == 200
         assert said(eve.post("/v1/experiences", json=NEW)) == (403, "forbidden")
         assert said(eve.post(f"/v1/experiences/{mine.id}/undo")) == (403, "forbidden")
+
+
+def test_many_clients_of_two_tenants_at_once(serve: Serve) -> None:
+    serving = serve(write=True, tokens=TWO)
+
+    def use(name: str, number: int) -> set[str]:
+        """Write, read and search as one client; the tenants of all that came back."""
+        with serving.client((serving.folder / f"{name}.secret").read_text()) as client:
+            said = {**NEW, "goal": "fill form", "content": {**SKILL, "procedure": [f"fill form {number}"]}}
+            kept = client.post("/v1/experiences", json=said).json()
+            place = f"/v1/experiences/{kept['id']}"
+            assert client.patch(place, json={"reason": "x", "core": f"Form {number}."}).json()["version"] == 2
+            ids = [hit["id"] for hit in client.post("/v1/search", json={"text": "fill form", "k": 100}).json()["hits"]]
+            assert kept["id"] in ids
+            return {client.get(f"/v1/experiences/{id}").json()["tenant"] for id in ids}
+
+    with ThreadPoolExecutor(8) as pool:
+        seen = {name: [pool.submit(use, name, number) for number in range(10)] for name in ("ann", "bob")}
+        tenants = {name: set().union(*(each.result() for each in futures)) for name, futures in seen.items()}
+    assert tenants == {"ann": {"a"}, "bob": {"b"}}
 
 
 def test_quarantine_is_for_those_who_may_write_and_not_lifted_by_its_author(serve: Serve) -> None:

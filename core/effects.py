@@ -138,10 +138,10 @@ def destined(status: Status, before: Status, found: Effect, able_then: float) ->
     )
     if found.finding is Finding.HELD:
         return Status.ABSORBED, (
-            f"as good without it: {seen}; without it {without.successes} of {without.episodes} "
+            f"no worse without it: with it {seen}; without {without.successes} of {without.episodes} "
             f"(at least {100 * without.low:.0f} %)"
         )
-    if found.finding is Finding.HARMS:
+    if found.finding is Finding.HARMS and status is not Status.ABSORBED:
         return Status.RETIRED, f"it does harm: {seen}"
     if found.finding is Finding.HELPS:
         return (before if status is Status.ABSORBED else Status.ACTIVE), f"it helps: {seen}"
@@ -150,4 +150,4 @@ def destined(status: Status, before: Status, found: Effect, able_then: float) ->
             f"success without it has dropped to {without.successes} of {without.episodes} "
             f"(at most {100 * without.high:.0f} %, at least {100 * able_then:.0f} % when it was absorbed)"
         )
-    return status, f"undecided: {seen}"
+    return status, f"nothing follows: {seen}"

@@ -129,8 +129,8 @@ def measurable(workspace: Workspace, student: Student) -> dict[str, tuple[str, .
 def _conclude(session: Session, played: Mapping[str, int], alone: Mapping[str, int]) -> Measurement:
     """All moves and the finished document at once."""
     workspace, plan = session.workspace, session.plan
-    effects = [session.effect(family, count) for family, count in played.items()]
-    singles: dict[str, Effect] = {}
+    families = {family: session.effect(family, count) for family, count in played.items()}
+    effects, singles = list(families.values()), dict[str, Effect]()
     for family, count in played.items():
         for item in plan.families[family]:
             singles[item] = session.effect(family, count, experience=item)
@@ -142,7 +142,11 @@ def _conclude(session: Session, played: Mapping[str, int], alone: Mapping[str, i
                     singles[item] = effects[-1]
     effects = [each for each in effects if each.difference.pairs or not each.experience]
     with workspace.record.transaction():
-        moves = [move for item, found in singles.items() if (move := _move(workspace, session.student, item, found))]
+        moves = [
+            move
+            for item, found in singles.items()
+            if (move := _move(workspace, session.student, item, found, families[found.family]))
+        ]
         moves += _guardrails(workspace)
         reconcile(workspace)
         in_use = [item for item in workspace.memory.experiences(statuses=IN_USE) if item.kind != "guardrail"]
@@ -162,15 +166,21 @@ def _conclude(session: Session, played: Mapping[str, int], alone: Mapping[str, i
     return done
 
 
-def _move(workspace: Workspace, student: Student, experience_id: str, found: Effect) -> Move | None:
-    """Give an experience the status that the effect makes due."""
+def _move(workspace: Workspace, student: Student, experience_id: str, found: Effect, family: Effect) -> Move | None:
+    """Give an experience the status that its effect makes due.
+
+    Where its own effect decides nothing, that of the family decides what concerns the student and not the experience:
+    whether it is able without memory, or no longer.
+    """
     memory = workspace.memory
     try:
         item = memory.get(experience_id)
     except RecordError:
         return None  # forgotten in the meantime
-    if item.status not in MEASURED_STATUSES or not found.difference.pairs:
+    if item.status not in MEASURED_STATUSES:
         return None
+    if found.finding is Finding.UNDECIDED and (family.finding is Finding.HELD or item.status is Status.ABSORBED):
+        found = family
     before, able = before_absorption(memory.history(item.id))
     status, reason = destined(item.status, before, found, able)
     if status is item.status:

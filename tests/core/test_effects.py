@@ -66,6 +66,7 @@ def test_what_is_absorbed_comes_back_when_success_without_drops_or_it_helps_agai
     assert due(pairs(both=10)) is Status.ABSORBED, "too little to say anything"
     assert due(pairs(both=2, won=9)) is Status.ACTIVE, "it helps again"
     assert due(pairs(neither=12, both=4)) is Status.ACTIVE, "without it success has dropped, and with it too"
+    assert due(pairs(neither=12, lost=8)) is Status.ABSORBED, "it would do harm, but out of the prompt it does none"
 
 
 def test_an_effect_of_one_experience_counts_the_pairs_that_showed_it() -> None:

@@ -220,6 +220,16 @@ def test_alone_a_good_one_and_a_bad_one_are_told_apart(trial: Trial) -> None:
     assert measured == [(good.id, False), (good.id, True), (bad.id, False), (bad.id, True)]
 
 
+def test_a_student_that_is_able_without_memory_holds_what_was_too_seldom_shown_as_well(trial: Trial) -> None:
+    """Three skills share two places in the prompt; whether one helps or harms is still its own matter."""
+    items = [trial.learn("press", f"press {word} in capitals") for word in ("soon", "gently", "twice")]
+    trial.abilities["student@0"] = lambda family, seed, shown: True
+    found = measure(trial, "1/evidence", 1, QUIET, pairs=30)
+    shown = {item.experience: item.difference.pairs for item in found.effects if item.experience}
+    assert len(shown) < 3
+    assert {trial.status(item) for item in items} == {Status.ABSORBED}
+
+
 def test_absorbed_ones_leave_the_prompt_and_come_back_with_a_student_that_lost_them(trial: Trial) -> None:
     skill = trial.learn("press", "press in capitals")
 

@@ -4,7 +4,7 @@ An import is compared with memory the way versions of a document are: by what bo
 imported once is remembered by digests of what the file said, since admission may have kept it otherwise.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
@@ -89,16 +89,17 @@ class Importer:
 
     def compare(self, histories: Sequence[History]) -> list[Entry]:
         """What an import would do, in the order of the file; nothing is written."""
-        ids = {history[-1].id: self._id(history[-1].id) for history in histories}
         rows = self._record.experience_rows(tenant=self._memory.tenant)
         here = {row.id for row in rows}
+        ids = {history[-1].id: self._id(history[-1].id, here) for history in histories}
+        bases = self._record.items(DOCUMENTS)
         # An own export may hold two that say the same by now; each comes back as what it was.
         said = {row.identity: row.id for row in rows if not (self._terms.own and row.id in ids.values())}
         entries = []
         for theirs in histories:
             place = ids[theirs[-1].id]
             history = tuple(self._stamped(version, ids) for version in theirs)
-            entry = self._against(history, place) if place in here else self._compared(history, place, said)
+            entry = self._against(history, place, bases) if place in here else self._compared(history, place, said)
             entry = self._admitted(replace(entry, theirs=theirs[-1]))
             if entry.finding is Finding.NEW and not self._terms.own:
                 said[identity(history[-1])] = place
@@ -135,10 +136,10 @@ class Importer:
         count = f"{len(history)} version{'s' * (len(history) > 1)}"
         return Entry(Finding.NEW, history[-1], place, count, history, tuple(map(digest, history)))
 
-    def _against(self, history: History, place: str) -> Entry:
-        """Against the versions of the same id."""
-        mine = self._memory.history(place)
-        base = self._record.get(DOCUMENTS, self._key(place)) or {"digests": [], "at": 0}
+    def _against(self, history: History, place: str, bases: Mapping[str, dict[str, Any]]) -> Entry:
+        """Against the versions of the same id, from what was imported of it before."""
+        mine = self._record.history(place)
+        base = bases.get(self._key(place), {"digests": [], "at": 0})
         ours = [*base["digests"], *map(digest, mine[base["at"] :])]
         file = [digest(version) for version in history]
         common = next((n for n, pair in enumerate(zip(ours, file, strict=False)) if pair[0] != pair[1]), None)
@@ -200,10 +201,9 @@ class Importer:
                 fields |= {"status": Status.CANDIDATE, "absorbed_by": ""}
         return version.model_copy(update=fields)
 
-    def _id(self, theirs: str) -> str:
+    def _id(self, theirs: str, here: Collection[str]) -> str:
         """The id here: the same, or one of its own where another tenant has it."""
-        history = self._record.history(theirs)
-        if not history or history[-1].tenant == self._memory.tenant:
+        if theirs in here or not self._record.history(theirs):
             return theirs
         return f"exp_{sha256(f'{self._memory.tenant}/{theirs}'.encode()).hexdigest()[:16]}"
 

@@ -36,6 +36,8 @@ class TeacherConfig(Section):
     """Model that judges; empty means `model`."""
     distiller: str = ""
     """Model that distils experiences; empty means `model`."""
+    merger: str = ""
+    """Model that says whether near-duplicates in memory are the same; empty means `model`."""
     designer: str = ""
     """Model that invents personas and designs tasks; empty means `model`."""
     votes: int = Field(1, ge=1, le=15)
@@ -55,7 +57,13 @@ class TeacherConfig(Section):
 
     def model_for(self, role: str) -> str:
         """The model string that plays a role."""
-        own = {"judge": self.judge, "distiller": self.distiller, "designer": self.designer, "persona": self.designer}
+        own = {
+            "judge": self.judge,
+            "distiller": self.distiller,
+            "merger": self.merger,
+            "designer": self.designer,
+            "persona": self.designer,
+        }
         return own.get(role) or self.model
 
 

@@ -19,6 +19,7 @@ MODES = ("legacy", "auto")
 """The handshake of older clients, and the requests that stand for themselves of newer ones."""
 SKILL = {"kind": "skill", "preconditions": [], "procedure": ["press save"], "verification": []}
 NEW = {"environment": "toy", "family": "forms", "goal": "keep the form", "content": SKILL}
+CALL = b'{"jsonrpc": "2.0", "id": 1, "method": "%s", "params": %s}'
 TOKENS = {"ann": ("a", True), "bob": ("b", True), "eve": ("a", False)}
 
 
@@ -173,3 +174,30 @@ def test_no_streams_and_no_token_no_entry(serve: Serve) -> None:
         talk(serving, nothing)
     assert caught.value.subgroup(MCPError) is not None
     assert caught.value.subgroup(AssertionError) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"1e999",
+        b"[" * 50_000,
+        b'{"jsonrpc": "2.0"}',
+        CALL % (b"tools/call", b"null"),
+        CALL % (b"tools/call", b'{"name": "search", "arguments": [1]}'),
+        CALL % (b"tools/call", b'{"name": "search", "arguments": {"text": "\\ud800"}}'),
+        CALL % (b"resources/read", b'{"uri": "experience://%00/%ff"}'),
+        CALL % (b"resources/read", b'{"uri": "file:///etc/passwd"}'),
+    ],
+)
+def test_what_is_no_sound_request_is_answered_too(serve: Serve, body: bytes) -> None:
+    serving = serve()
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    with serving.client(**headers) as client:
+        answer = client.post("/mcp", content=body)
+        assert answer.status_code in (200, 202, 400, 415)
+        assert "Traceback" not in answer.text
+        assert "root:" not in answer.text
+        assert client.get("/v1/stats").status_code == 200

@@ -23,6 +23,7 @@ ANSWERS = {
     "designer": "tutelage.agents.design_rules:design",
     "distiller": "tutelage.agents.rules:distil",
     "judge": "tutelage.agents.rules:judge",
+    "merger": "tutelage.agents.merger_rules:relate",
     "modifier": "tutelage.agents.sticker_rules:modify",
     "persona": "tutelage.agents.design_rules:personas",
     "utiliser": "tutelage.agents.sticker_rules:utilise",

@@ -53,6 +53,12 @@ def test_a_note_can_neither_close_its_fence_nor_tell_where_it_comes_from() -> No
     assert "shop/order@1" not in user.content
 
 
+def test_the_scripted_merger_is_sure_of_what_is_all_but_the_same(expert_server: Any) -> None:
+    llm = LLM("openai/toy-expert", role="merger")
+    pairs = [(PAIR[0], an_experience("confirm  the order ID")), (PAIR[0], an_experience("Never confirm the order id."))]
+    assert relate_many(pairs, llm) == relate_many(pairs, LLM("expert/toy", role="merger")) == ["same", "different"]
+
+
 def test_what_the_budget_forbids_is_an_error_beside_what_was_said(server: Any) -> None:
     server.answer = lambda text: json.dumps({"relation": "same"})
     llm = LLM("openai/local", role="merger", budget=BudgetConfig(calls=1), concurrency=1)

@@ -1,0 +1,24 @@
+"""The merger by rule, from the text of the request alone.
+
+What can be told by rule about negations, limits and values is told before a merger is asked (`tutelage.memory`), so
+there is little left: notes whose lines are the same but for case, spaces and final stops, in any order, are the same.
+"""
+
+import json
+from typing import Any
+
+from tutelage.agents.transcripts import fenced
+
+
+def relate(text: str) -> dict[str, object]:
+    first, second = (json.loads(line.partition(": ")[2]) for line in fenced("existing", text).split("\n"))
+    same = _lines(first) == _lines(second)
+    reason = "The lines are the same." if same else "They differ in words, and words are not for a rule to judge."
+    return {"reason": reason, "relation": "same" if same else "different"}
+
+
+def _lines(note: dict[str, Any]) -> dict[str, list[str]]:
+    parts = {name: value if isinstance(value, list) else [value] for name, value in note.items()}
+    return {
+        name: sorted(" ".join(line.casefold().split()).rstrip(".") for line in part) for name, part in parts.items()
+    }

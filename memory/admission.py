@@ -15,6 +15,7 @@ from tutelage.memory.versions import merged
 from tutelage.record import Record
 from tutelage.types import OWN, Split, Trajectory
 
+_THRESHOLD = "threshold"
 ADMISSION = "admission"
 """Who changes and quarantines here (`Change.by`)."""
 
@@ -42,7 +43,7 @@ def admit(
     worth = min(item.trust, trust.of_sources(item, config))
     stopped = _stopped(item, right)
     if stopped:
-        return (_quarantined(item, worth, stopped, config),)
+        return (_quarantined(item, worth, stopped),)
     if worth >= config.threshold or item.status not in IN_USE:
         return (item if item.trust == worth else item.model_copy(update={"trust": worth}),)
     told, reason = in_own_words(item, known())
@@ -90,7 +91,8 @@ def agreed(old: Experience, new: Experience, config: TrustConfig) -> Experience:
     if old.merged:
         worth = old.trust
     update: dict[str, object] = {"trust": worth}
-    if old.status is Status.QUARANTINED and old.change.by == ADMISSION and worth >= config.threshold:
+    doubted = old.change.by == ADMISSION and _THRESHOLD in old.change.numbers
+    if old.status is Status.QUARANTINED and doubted and worth >= config.threshold and not _refused(new):
         numbers: dict[str, float | str] = {"trust": round(worth, 3), "threshold": config.threshold}
         change = Change(by=ADMISSION, reason="corroborated by an independent source", numbers=numbers)
         update |= {"status": Status.CANDIDATE, "change": change}
@@ -132,8 +134,15 @@ def _stopped(item: Experience, right: Callable[[], Iterable[Trajectory]]) -> str
     return "it would stop a right step that the record holds" if wrong else ""
 
 
-def _quarantined(item: Experience, worth: float, reason: str, config: TrustConfig) -> Experience:
-    numbers = {**item.change.numbers, "trust": round(worth, 3), "threshold": config.threshold}
+def _refused(item: Experience) -> bool:
+    """Whether it is in quarantine for what it says, whoever says it."""
+    return item.status is Status.QUARANTINED and _THRESHOLD not in item.change.numbers
+
+
+def _quarantined(item: Experience, worth: float, reason: str, config: TrustConfig | None = None) -> Experience:
+    """`config` is given where trust is the reason, and more of it may lift the quarantine."""
+    numbers = {**item.change.numbers, "trust": round(worth, 3)}
+    numbers |= {_THRESHOLD: config.threshold} if config else {}
     said = ": ".join(part for part in (item.change.by, item.change.reason) if part)
     change = Change(by=ADMISSION, reason=f"{reason} ({said})" if said else reason, numbers=numbers)
     return item.model_copy(update={"status": Status.QUARANTINED, "trust": worth, "change": change})

@@ -199,6 +199,10 @@ def _state(value: str) -> str:
 
 def _tidy(pattern: str) -> str:
     """The pattern with no two wildcards side by side; a run with nothing but blanks in it is one ``*``."""
-    pattern = re.sub(r"\*(?:[\s*]*\*)+", ANY, pattern)
-    pattern = re.sub(r"(?:\{(?:goal|other)\}|\*)(?:\{(?:goal|other)\}|\*)+", ANY, pattern)
-    return " ".join(pattern.split())
+    before = ""
+    while pattern != before:
+        before = pattern
+        pattern = re.sub(r"\*(?:[\s*]*\*)+", ANY, pattern)
+        pattern = re.sub(r"(?:\{\w+\}|\*)(?:\{\w+\}|\*)+", ANY, pattern)
+        pattern = " ".join(pattern.split())
+    return pattern

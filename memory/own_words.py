@@ -113,8 +113,10 @@ def _guardrail(rule: Guardrail, sources: Sequence[Trajectory]) -> tuple[Guardrai
     forbidden = masked_action(rule.forbidden, (), exactly=True)
     if not forbidden:
         return None, "what it forbids cannot be told without the words of a source that is not trusted"
-    trigger = tuple(dict.fromkeys(masked_trigger(pattern) for pattern in rule.trigger))
-    trigger = tuple(pattern for pattern in trigger if pattern.strip("* .:"))
+    trigger = tuple(masked_trigger(pattern) for pattern in rule.trigger)
+    if any(not told.strip("* .:") and pattern.strip("* ") for told, pattern in zip(trigger, rule.trigger, strict=True)):
+        return None, "in other words it would apply to more situations"
+    trigger = tuple(dict.fromkeys(pattern for pattern in trigger if pattern.strip("* .:")))
     if not trigger and not _narrow(forbidden):
         return None, "it forbids an action whatever the situation, and its source is not trusted"
     made = Guardrail(trigger=trigger, root_cause=UNKNOWN_CAUSE, forbidden=forbidden, remedy=_remedy(rule, trigger))

@@ -1,7 +1,7 @@
 """The merger by rule, from the text of the request alone.
 
 What can be told by rule about negations, limits and values is told before a merger is asked (`tutelage.memory`), so
-there is little left: notes whose lines are the same but for case, spaces and final stops, in any order, are the same.
+there is little left: notes whose lines are the same but for case, spaces and final stops are the same, those of a procedure in their order.
 """
 
 import json
@@ -18,7 +18,9 @@ def relate(text: str) -> dict[str, object]:
 
 
 def _lines(note: dict[str, Any]) -> dict[str, list[str]]:
-    parts = {name: value if isinstance(value, list) else [value] for name, value in note.items()}
-    return {
-        name: sorted(" ".join(line.casefold().split()).rstrip(".") for line in part) for name, part in parts.items()
-    }
+    found = {}
+    for name, value in note.items():
+        part = value if isinstance(value, list) else [value]
+        lines = [" ".join(line.casefold().split()).rstrip(".") for line in part]
+        found[name] = lines if name == "procedure" else sorted(lines)
+    return found

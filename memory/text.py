@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from tutelage.experience import Experience, Guardrail, Skill, Sticker
+from tutelage.memory.neutral import neutral
 from tutelage.types import Trajectory
 
 SOURCES = 8
@@ -12,7 +13,7 @@ _WORDS = re.compile(r"[^\W_]+(?:\.[^\W_]+)*")
 
 
 def render(experience: Experience) -> str:
-    """One short line for an agent's prompt."""
+    """One short line for an agent's prompt, inert whatever was let in (`tutelage.memory.neutral`)."""
     match experience.content:
         case Skill(procedure=procedure):
             text = f"Procedure: {'; '.join(procedure)}"
@@ -21,7 +22,7 @@ def render(experience: Experience) -> str:
         case Guardrail(trigger=trigger, forbidden=forbidden, remedy=remedy):
             when = f" when {' and '.join(trigger)}" if trigger else ""
             text = f"Never {forbidden}{when}. {remedy}"
-    return " ".join(text.split())
+    return neutral(text)
 
 
 def distilled(experience: Experience) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tutelage.memory.embedder import Vectors
 
 _START = 64
-_DENSE = 0.25
+_DENSE = 0.5
 """Share of all rows from which it is faster to compare with every row than to gather those wanted."""
 
 
@@ -33,14 +33,19 @@ class ExactIndex:
     def similarities(self, vector: Vectors, slots: NDArray[np.int64]) -> Vectors:
         """Cosine similarity to each slot, for vectors of length 1."""
         if len(slots) > _DENSE * self._size:
-            return np.asarray((self._matrix[: self._size] @ vector)[slots])
-        return np.asarray(self._matrix[slots] @ vector)
+            return _products(self._matrix[: self._size], vector)[slots]
+        return _products(self._matrix[slots], vector)
 
     def nearest(self, vector: Vectors, slots: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """The `count` slots that are most similar, in no order."""
         if len(slots) <= count:
             return slots
         return slots[top(self.similarities(vector, slots), count)]
+
+
+def _products(matrix: Vectors, vector: Vectors) -> Vectors:
+    """Not with `@`: its threads wait for each other, on two busy cores 26 ms for 4,096 rows against 0.2 ms."""
+    return np.asarray(np.einsum("ij,j->i", matrix, vector))
 
 
 def top(scores: NDArray[Any], count: int) -> NDArray[np.int64]:

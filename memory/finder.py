@@ -33,7 +33,7 @@ from tutelage.types import Trajectory
 
 _LOG = logging.getLogger(__name__)
 
-EXACT = 4096
+EXACT = 8192
 """Candidates up to which each is compared with the query."""
 FETCH = 512
 """Neighbours asked of Chroma at once at most, to find those among them that pass the filters."""

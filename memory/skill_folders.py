@@ -89,19 +89,20 @@ def folder_name(experience: Experience) -> str:
 
 
 def _document(experience: Experience, yaml: Any) -> str:
+    metadata = {
+        "tutelage-id": experience.id,
+        "tutelage-version": str(experience.version),
+        "tutelage-kind": experience.kind,
+        "tutelage-status": experience.status.value,
+        "tutelage-environment": experience.environment,
+        "tutelage-family": experience.family,
+    }
     front = {
         "name": folder_name(experience),
         "description": describe(experience),
-        "metadata": {
-            "tutelage-id": experience.id,
-            "tutelage-version": str(experience.version),
-            "tutelage-kind": experience.kind,
-            "tutelage-status": experience.status.value,
-            "tutelage-environment": experience.environment,
-            "tutelage-family": experience.family,
-        },
+        # Some readers take the first three hyphens for the end of the front matter.
+        "metadata": {key: value.replace("---", "—") for key, value in metadata.items()},
     }
-    front["metadata"] = {key: value.replace("---", "—") for key, value in front["metadata"].items()}
     text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=10**6, default_flow_style=False)
     return f"---\n{text}---\n\n{body(experience)}"
 

@@ -22,6 +22,7 @@ HEADINGS: dict[Kind, dict[str, str]] = {
     "guardrail": {"When": "trigger", "Never": "forbidden", "Why": "root_cause", "Instead": "remedy"},
 }
 """By kind, the fields of its content under the headings that they stand under, in order."""
+CONTENTS: dict[Kind, type[Skill | Sticker | Guardrail]] = {"skill": Skill, "sticker": Sticker, "guardrail": Guardrail}
 DETAIL = "Exact detail"
 LISTS = frozenset({"preconditions", "procedure", "verification", "conditions", "trigger"})
 
@@ -62,7 +63,7 @@ def parse(text: str, kind: Kind) -> tuple[str, Content, str]:
         lines = sections.get(heading, [])
         data[field] = _listed(lines) if field in LISTS else "\n".join(lines).strip()
     try:
-        content = {"skill": Skill, "sticker": Sticker, "guardrail": Guardrail}[kind].model_validate(data)
+        content = CONTENTS[kind].model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         heading = {field: name for name, field in HEADINGS[kind].items()}[str(first["loc"][0])]

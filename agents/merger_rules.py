@@ -1,7 +1,8 @@
 """The merger by rule, from the text of the request alone.
 
 What can be told by rule about negations, limits and values is told before a merger is asked (`tutelage.memory`), so
-there is little left: notes whose lines are the same but for case, spaces and final stops are the same, those of a procedure in their order.
+there is little left: notes are the same whose lines are, but for case, spaces and final stops; the lines of a procedure
+in their order, all others in any.
 """
 
 import json

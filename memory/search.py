@@ -63,9 +63,9 @@ def fused(
     by_vector = normalised([vectors[key] for key in ids], normalise)
     by_keyword = normalised([keywords.get(key, 0.0) for key in ids], normalise, low=0.0)
     ranked = []
-    for key, near, words in zip(ids, by_vector, by_keyword, strict=True):
+    for key, meaning, words in zip(ids, by_vector, by_keyword, strict=True):
         extra = {name: values.get(key, 0.0) for name, values in (boosts or {}).items()}
-        parts = {"vector": weight * near, "keyword": (1 - weight) * words, **extra}
+        parts = {"vector": weight * meaning, "keyword": (1 - weight) * words, **extra}
         ranked.append(Ranked(key, sum(parts.values()), vectors[key], keywords.get(key, 0.0), parts))
     return sorted(ranked, key=lambda item: -item.score)
 

@@ -98,6 +98,11 @@ def make_app(
         docs_url=None,  # those pages load scripts from elsewhere
         redoc_url=None,
     )
+
+    @app.get("/health", tags=["read"], summary="Whether the server answers", responses=_failures(421))
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
     routers = (_reading(service), _writing(service))
     for router in routers:
         app.include_router(router)
@@ -172,10 +177,6 @@ def _writing(service: Service) -> APIRouter:
 
 def _handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """One form for everything that goes wrong; what was sent is never sent back."""
-
-    @app.get("/health", tags=["read"], summary="Whether the server answers", responses=_failures(421))
-    def health() -> dict[str, str]:
-        return {"status": "ok"}
 
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> JSONResponse:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from tutelage.config import TrustConfig
 from tutelage.experience import IN_USE, Change, Experience, Guardrail, Status
 from tutelage.memory import trust
-from tutelage.memory.neutral import addresses, neutralised, rewritten
+from tutelage.memory.neutral import neutralised
 from tutelage.memory.own_words import in_own_words, stops
 from tutelage.memory.versions import merged
 from tutelage.record import Record
@@ -114,9 +114,8 @@ def rewritten_by_hand(old: Experience, new: Experience, config: TrustConfig) -> 
 
 
 def _inert(experience: Experience, sources: "_Once") -> Experience:
-    shown = None
-    if addresses(_text(experience)) and not any(item.origin.startswith(trust.HAND) for item in experience.sources):
-        shown = "\n".join(_shown(source) for source in sources())
+    by_hand = any(item.origin.startswith(trust.HAND) for item in experience.sources)
+    shown = None if by_hand else lambda: "\n".join(_shown(source) for source in sources())
     item, taken = neutralised(experience, shown)
     if not taken:
         return item
@@ -146,12 +145,6 @@ def _quarantined(item: Experience, worth: float, reason: str, config: TrustConfi
     said = ": ".join(part for part in (item.change.by, item.change.reason) if part)
     change = Change(by=ADMISSION, reason=f"{reason} ({said})" if said else reason, numbers=numbers)
     return item.model_copy(update={"status": Status.QUARANTINED, "trust": worth, "change": change})
-
-
-def _text(experience: Experience) -> str:
-    texts: list[str] = []
-    rewritten(experience, lambda text: texts.append(text) or text)
-    return "\n".join(texts)
 
 
 def _shown(source: Trajectory) -> str:

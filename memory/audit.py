@@ -41,6 +41,8 @@ class Entry:
     words: Words
     origins: tuple[Origin, ...]
     """The untrusted ones first."""
+    said: Experience | None
+    """What the stranger had said, where it was told again in our own words."""
     shown: int
     """Episodes in whose first message it stood."""
     students: tuple[str, ...]
@@ -64,6 +66,7 @@ def audit(memory: MemoryStore, record: Record, config: TrustConfig) -> list[Entr
             experience=item,
             words=_words(item, memory, config),
             origins=tuple(origins),
+            said=taken_out(memory, item),
             shown=uses[item.id].shown if item.id in uses else 0,
             students=tuple(student.label for student in students if item.id in student.experiences),
             trained_on_source=tuple(student.label for student in students if episodes & set(student.trajectories)),

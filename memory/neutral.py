@@ -90,24 +90,20 @@ def neutral(text: str) -> str:
     return seen
 
 
-def addresses(text: str) -> list[str]:
-    """The addresses that `text` names."""
-    return _ADDRESS.findall(text)
-
-
-def neutralised(experience: Experience, shown: str | None = None) -> tuple[Experience, tuple[str, ...]]:
+def neutralised(experience: Experience, shown: Callable[[], str] | None = None) -> tuple[Experience, tuple[str, ...]]:
     """The experience with all its texts made inert, and the texts that had to be changed, as they were.
 
     Args:
-        shown: all that its sources showed; an address that does not occur there is taken out. None: not known, as for
-            what was written by hand, and addresses stay.
+        shown: all that its sources showed, asked for where there are addresses; one that does not occur there is taken
+            out. None: not known, as for what was written by hand, and addresses stay.
     """
     changed: list[str] = []
 
     def inert(text: str) -> str:
         made = neutral(text)
-        if shown is not None:
-            made = _ADDRESS.sub(lambda match: match[0] if match[0] in shown else REMOVED, made)
+        if shown is not None and "//" in made and _ADDRESS.search(made):
+            told = shown()
+            made = _ADDRESS.sub(lambda match: match[0] if match[0] in told else REMOVED, made)
         if made != " ".join(text.split()):
             changed.append(text)
         return made

@@ -98,6 +98,7 @@ def _entry(entry: "Entry") -> dict[str, Any]:
         "students": ", ".join(entry.students),
         "trained on its source": list(entry.trained_on_source),
         "text": render(item),
+        "said": render(entry.said) if entry.said else "",
         "sources": [
             {
                 "origin": origin.source.origin,

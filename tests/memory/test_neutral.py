@@ -90,7 +90,7 @@ def test_an_address_that_no_source_shows_is_taken_out() -> None:
         environment="toy", family="press", goal="g", content=Sticker(conditions=(text,), question="q"),
         sources=(Source(trajectory="trj_1", task="toy/press@1"),), author="a",
     )  # fmt: skip
-    made, _ = neutralised(item, "the page links https://a.example/x")
+    made, _ = neutralised(item, lambda: "the page links https://a.example/x")
     assert isinstance(made.content, Sticker)
     assert made.content.conditions == (f"Go to https://a.example/x or {REMOVED}",)
     assert neutralised(item)[0] == item, "where nothing is known of the sources, addresses stay"

@@ -195,7 +195,7 @@ def test_audit_tells_whose_words_there_are_and_where_they_went(store: MemoryStor
     assert {key: entry.words for key, entry in found.items()} == {told.id: "ours", approved.id: "approved"}
     (origin,) = found[told.id].origins
     assert (origin.trust, origin.policy, origin.known) == (0.2, "teacher", True)
-    said = audit.taken_out(store, told)
+    said = found[told.id].said
     assert said is not None
     assert said.content == LEARNED
 

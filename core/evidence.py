@@ -122,8 +122,13 @@ def measurable(workspace: Workspace, student: Student) -> dict[str, tuple[str, .
     return {
         family: tuple(item.id for item in by_family[family])
         for family in sorted(known, key=lambda family: -shown[family])
-        if not all(item.change.numbers.get("student id") == student.id for item in by_family[family])
+        if not all(_decided(item, student) for item in by_family[family])
     }
+
+
+def _decided(item: Experience, student: Student) -> bool:
+    """Whether its status rests on pairs that this student played."""
+    return "pairs" in item.change.numbers and item.change.numbers.get("student id") == student.id
 
 
 def _conclude(session: Session, played: Mapping[str, int], alone: Mapping[str, int]) -> Measurement:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage import __version__, plots, results
+from tutelage.absorption import MEASUREMENT, restorations
 from tutelage.experience import Experience, Kind
-from tutelage.measures import Student
+from tutelage.measures import Measurement, Student
 from tutelage.results import ComparisonDoc, CycleDoc, EvaluationDoc, GateDoc
 from tutelage.types import Split, Trajectory, now
 
@@ -79,6 +80,7 @@ def _view(record: "Record") -> dict[str, Any]:
         "promoted": record.promoted(),
         "promotions": record.promotions(),
         "usage": record.items("usage"),
+        "memory": _memory(record),
     }
 
 
@@ -159,6 +161,26 @@ def _cycle(record: "Record", number: int) -> dict[str, Any]:
         "families": families,
         "success_chart": _success_chart(evaluations),
         "gain_chart": _gain_chart(evaluations, comparisons),
+    }
+
+
+def _memory(record: "Record") -> dict[str, Any] | None:
+    """What memory does to success, what of it the weights hold, and what came back; None before a measurement."""
+    done = [Measurement.model_validate(body) for body in record.items(MEASUREMENT).values()]
+    done = [item for item in done if item.finished]
+    if not done:
+        return None
+    newest = done[-1]
+    measured = next((item for item in reversed(done) if item.effects), newest)
+    return {
+        "measured": measured,
+        "student": record.student(measured.student).label,
+        "families": [item for item in measured.effects if not item.experience],
+        "singly": [item for item in measured.effects if item.experience],
+        "moves": [move for item in reversed(done) for move in item.moves],
+        "restorations": restorations(record),
+        "unmeasured": newest.unmeasured,
+        "holdings": newest.holdings,
     }
 
 

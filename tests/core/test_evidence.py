@@ -12,7 +12,7 @@ from tutelage.agents.llm_policy import LLMPolicy
 from tutelage.config import Config
 from tutelage.cycle import DEMONSTRATIONS, experience_trajectories, run_and_record
 from tutelage.evaluate import MEASURING, seen_pairs
-from tutelage.evidence import measure
+from tutelage.evidence import measurable, measure
 from tutelage.experience import Change, Experience, Guardrail, Skill, Source, Status
 from tutelage.gate import promote_by_hand, rollback
 from tutelage.llm import LLM
@@ -277,6 +277,7 @@ def test_a_rollback_restores_and_a_new_promotion_absorbs_again(trial: Trial) -> 
     assert "not in the line of student@0" in trial.memory.get(skill.id).change.reason
     assert reconcile(trial) == []
     assert {move.experience for move in restorations(trial.record)} == {skill.id, other.id}
+    assert list(measurable(trial, trial.current_student())) == ["toy/form", "toy/press"], "of another student"
     assert "2 absorbed again" in promote_by_hand(trial, made.label, "second thoughts")
     assert trial.memory.get(skill.id).absorbed_by == made.id
 

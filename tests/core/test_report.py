@@ -11,11 +11,13 @@ from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 
 from tutelage import results
-from tutelage.config import GateConfig
+from tutelage.absorption import MEASUREMENT
+from tutelage.config import EvidenceConfig, GateConfig
+from tutelage.effects import Pair, effect
 from tutelage.environments.miniwob.browser import find_chromium
 from tutelage.evaluate import compare_arms, gate, read_arm
 from tutelage.experience import Experience, Guardrail, Skill, Source, Status, Sticker
-from tutelage.measures import Student
+from tutelage.measures import FamilyHoldings, Holdings, Measurement, Move, Student
 from tutelage.record import Record
 from tutelage.report import MOST_TRAJECTORIES, choose, write_report
 from tutelage.results import ComparisonDoc, CycleDoc, EvaluationDoc, GateDoc
@@ -231,8 +233,45 @@ def decide(record: Record, student: Student) -> None:
             comparison=comparison.name,
         ),
     )
+    add_measurement(record, student.id)
     if promoted:
         record.promote(student.id, reason=reason, evidence=comparison.model_dump(mode="json"))
+
+
+def add_measurement(record: Record, student: str) -> None:
+    """One family that the student holds and one that memory helps; something came back."""
+    pairs = {"login-user": [Pair(True, True)] * 30, "enter-text": [Pair(True, False, frozenset({"exp_skill"}))] * 9}
+    effects = [effect(f"miniwob/{family}", found, EvidenceConfig()) for family, found in pairs.items()]
+    effects.append(effect("miniwob/enter-text", pairs["enter-text"], EvidenceConfig(), experience="exp_skill"))
+    family = FamilyHoldings(used=2, held=1, episodes=30, tokens_all=81.0, tokens_now=40.0)
+    held = Holdings(
+        student="student@3",
+        tokenizer="student@3",
+        used=3,
+        held=1,
+        shown=40,
+        held_shown=30,
+        families={"miniwob/login-user": family},
+        episodes=5,
+        tokens_saved=1234,
+    )
+    names = {"experience": "exp_skill", "kind": "skill", "family": "miniwob/enter-text"}
+    move = Move(before="absorbed", after="active", reason=f"it helps {ATTACK}", **names)
+    found = Measurement(
+        name="1/evidence",
+        cycle=1,
+        place=0,
+        student=student,
+        pairs=64,
+        item_pairs=0,
+        families={},
+        finished=True,
+        effects=tuple(effects),
+        moves=(move,),
+        unmeasured=4,
+        holdings=held,
+    )
+    record.put(MEASUREMENT, found.name, found.model_dump(mode="json"))
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +320,20 @@ def test_table_shows_what_was_measured(page: Page, record: Record) -> None:
     assert page.locator("svg[aria-label='Success per arm'] .arm").count() == 8
     assert "Scripted demonstrators, not models: expert/miniwob (scripted)." in page.inner_text("header")
     assert "student@3 was promoted" in page.inner_text("header")
+
+
+def test_memory_says_what_it_does_what_the_weights_hold_and_what_came_back(page: Page) -> None:
+    held, helped = page.locator("table.evidence tr").all_inner_texts()[1:]
+    assert "100 %" in held
+    assert "81 → 40" in held
+    assert "held" in held.split()
+    assert "helps" in helped.split()
+    text = page.locator("body").inner_text()
+    assert "student@3 held 1 of the 3 stickers and skills that were used, 30 of the 40 times" in text
+    assert "1,234 tokens in 5 episodes" in text
+    assert "4 stickers and skills in use are unmeasured" in text
+    assert ATTACK in page.locator(".restored").inner_text()
+    assert page.locator(".restored a[href='#exp_skill']").count() == 1
 
 
 def test_page_text_is_shown_and_never_run(page: Page) -> None:

@@ -20,6 +20,7 @@ SETTINGS = [
     "collect={demonstrations=4, mistaken=2, explored=1, guarded=1}",
     "stages=[{type='sft', steps=1, learning_rate=1e-3}]",
     "evaluate={episodes=2, between=0, with_memory=0, test=0}",
+    "evidence.pairs=4",
 ]
 UNLIKE = ("timing", "usage", "usage-cycle", "loop")
 """Documents that tell of time, spending and the budget itself."""

@@ -28,6 +28,8 @@ SETTINGS = {
     "evaluate.between": 3,
     "evaluate.with_memory": 3,
     "evaluate.test": 3,
+    "evidence.pairs": 8,
+    "evidence.item_pairs": 4,
     "gate.min_gain": -1,
 }
 STAGES = [

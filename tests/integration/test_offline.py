@@ -28,6 +28,7 @@ student = { weights = "tiny", dtype = "float32", max_new_tokens = 16 }
 act = { width = 8, max_steps = 4 }
 collect = { demonstrations = 2, mistaken = 1, explored = 1, guarded = 1 }
 evaluate = { episodes = 2, between = 0, with_memory = 2, test = 0 }
+evidence = { pairs = 4 }
 stages = [
     { type = "sft", steps = 4, batch_size = 4, learning_rate = 1e-3 },
     { type = "grpo", steps = 1, batch_size = 4, group_size = 2 },

@@ -60,6 +60,7 @@ SETTINGS = {
     "evaluate.between": 0,
     "evaluate.with_memory": 2,
     "evaluate.test": 0,
+    "evidence.pairs": 4,
     "stages.0.type": "sft",
     "stages.0.steps": 2,
     "stages.1.type": "grpo",

@@ -11,16 +11,16 @@ STOPPED = "mistakes stopped"
 
 
 def least_useful(items: Sequence[Experience], uses: Mapping[str, Uses], count: int) -> list[Experience]:
-    """The `count` experiences to retire, least useful first.
+    """The `count` experiences of `items` (oldest first) to retire, least useful first.
 
     What was never shown goes first, the oldest before the newer; then what was shown, by `utility`. Active guardrails
     that stop a recorded mistake act without being shown; they go last of all.
     """
 
-    def worth(item: Experience) -> tuple[bool, bool, float, float, str]:
+    def worth(item: Experience) -> tuple[bool, bool, float]:
         used = uses.get(item.id, NEVER)
         shown = used.sound > 0
-        return protects(item), shown, utility(used) if shown else 0.0, item.created.timestamp(), item.id
+        return protects(item), shown, utility(used) if shown else 0.0
 
     return sorted(items, key=worth)[: max(count, 0)]
 

@@ -133,7 +133,7 @@ def plan(
     *,
     effects: Mapping[str, Bounds] | None = None,
 ) -> Plan:
-    """What there is to do about these experiences of one tenant."""
+    """What there is to do about these experiences of one tenant, oldest first."""
     pool = [item for item in items if item.status in _POOL]
     uses = record.uses()
     decided = record.items(DECISIONS)
@@ -182,12 +182,15 @@ def plan(
 
 
 def near(items: Sequence[Experience], config: MemoryConfig) -> Iterator[tuple[Experience, Experience, float]]:
-    """Pairs of one kind and family whose texts are at least `config.similar` alike, each once, with their cosine."""
+    """Pairs of one kind and family whose texts are at least `config.similar` alike, each once, with their cosine.
+
+    In the given order, and the earlier one of a pair first.
+    """
 
     def place(item: Experience) -> tuple[str, ...]:
         return item.tenant, item.environment, item.family, item.kind
 
-    for _, group in groupby(sorted(items, key=lambda item: (*place(item), item.created, item.id)), key=place):
+    for _, group in groupby(sorted(items, key=place), key=place):
         alike = list(group)
         if len(alike) > 1:
             vectors = _embedder(config.embedder).embed([distilled(item) for item in alike])
@@ -224,9 +227,9 @@ def _merges(
     """
     rank = {Status.ACTIVE: 0, Status.ABSORBED: 1, Status.CANDIDATE: 2}
 
-    def standing(item: Experience) -> tuple[float, ...]:
+    def standing(item: Experience) -> tuple[int, ...]:
         tasks = {source.task for source in item.sources}
-        return rank[item.status], -uses.get(item.id, NEVER).sound, -len(tasks), item.created.timestamp()
+        return rank[item.status], -uses.get(item.id, NEVER).sound, -len(tasks)
 
     gone: set[str] = set()
     for item in sorted(pool, key=standing):

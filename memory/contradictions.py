@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tutelage.memory.store import MemoryStore
 
 DOCUMENTS = "contradiction"
-"""Kind of the documents that keep them; the key is both ids."""
+"""Kind of the documents that keep them; the key is both ids, that of the older one first."""
 FORBIDDEN = "a guardrail without a trigger forbids what a skill does"
 
 
@@ -43,7 +43,7 @@ class Contradiction:
 
     @property
     def key(self) -> str:
-        return " ".join(sorted((self.first, self.second)))
+        return f"{self.first} {self.second}"
 
     @property
     def loser(self) -> str:

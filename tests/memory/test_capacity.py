@@ -46,10 +46,10 @@ def test_the_order_of_leaving() -> None:
     old, new = an_experience("old", 5), an_experience("new", 0)
     good, bad = an_experience("good", 7), an_experience("bad", 7)
     uses = {"good": Uses(10, 10, 9), "bad": Uses(10, 10, 1), "old": Uses(3, 0, 0)}
-    items = [rule, good, new, bad, old, idle]
+    items = sorted([rule, good, new, bad, old, idle], key=lambda item: item.created)
     names = ["old", "idle", "new", "bad", "good", "rule"]
     assert [item.id for item in least_useful(items, uses, 6)] == names
-    assert [item.id for item in least_useful(items[::-1], uses, 2)] == names[:2]
+    assert [item.id for item in least_useful(items, uses, 2)] == names[:2]
     assert least_useful(items, uses, -3) == []
 
 
@@ -66,12 +66,12 @@ def test_what_says_the_same_is_merged_before_anything_is_retired(
 ) -> None:
     config = MemoryConfig(capacity=capacity, similar=0.7, trust=TrustConfig(environments={"shop": 1.0}))
     memory = MemoryStore(record, tmp_path / "memory", config)
-    first = memory.add(an_experience("a", 1, status=Status.ACTIVE))
+    memory.add(an_experience("gone", 5, status=Status.RETIRED))
+    memory.add(an_experience("c", 4))
+    memory.add(an_experience("b", 3))
     twin = Sticker(conditions=("always a",), question="What comes next?")
     memory.add(an_experience("twin", 2, twin, family="a"))
-    memory.add(an_experience("b", 3))
-    memory.add(an_experience("c", 4))
-    memory.add(an_experience("gone", 5, status=Status.RETIRED))
+    first = memory.add(an_experience("a", 1, status=Status.ACTIVE))
     found = consolidate(memory, record, config)
     assert len(found.merges) == merged
     assert found.merges[0].winner == first.id

@@ -17,7 +17,7 @@ from tutelage.cycle import (
 )
 from tutelage.design_store import hint_of
 from tutelage.designs import Hint
-from tutelage.experience import IN_USE, Kind
+from tutelage.experience import IN_USE, Kind, Status
 from tutelage.progress import Reporter
 from tutelage.stats import compare, rate
 from tutelage.types import BROKEN, Split, Trajectory, Verdict
@@ -63,7 +63,7 @@ def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
             {verdict.trajectory: verdict for verdict in record.verdicts()},
             distiller_llm=workspace.llm("distiller"),
             accepted=accepted_trajectories(workspace),
-            existing=record.experiences(),
+            existing=[item for item in record.experiences() if item.status is not Status.QUARANTINED],
             per_family=workspace.config.memory.distil_per_family,
             distilled={
                 item.id: Distilled.model_validate(body)

@@ -26,6 +26,7 @@ def admit(
     config: TrustConfig,
     *,
     right: Callable[[], Iterable[Trajectory]] = tuple,
+    known: Callable[[], Experience | None] = lambda: None,
 ) -> tuple[Experience, ...]:
     """The versions to keep, in order; the last one is what memory holds then.
 
@@ -33,25 +34,30 @@ def admit(
     if anything can be told of it in our own words, its next version says just that, on trial: its words are ours, their
     arrangement is not, so it is worth the threshold and no more. What already says no more than that is not
     quarantined first. Whether anything helps is for evidence to tell; nothing is active on the word of such sources.
+    A further version that says what is in use already, because a person or evidence let it, is not judged again.
 
     Args:
         sources: the source trajectories that are known; read only where they are needed.
         right: successful trajectories of its family, for a guardrail from elsewhere; it may stop no right step of them.
+        known: what memory holds under its id.
     """
-    known = _Once(sources)
-    item = _inert(experience, known)
+    read = _Once(sources)
+    item = _inert(experience, read)
     worth = min(item.trust, trust.of_sources(item, config))
     stopped = _stopped(item, right)
     if stopped:
         return (_quarantined(item, worth, stopped),)
     if worth >= config.threshold or item.status not in IN_USE:
         return (item if item.trust == worth else item.model_copy(update={"trust": worth}),)
-    told, reason = in_own_words(item, known())
+    old = known()
+    if old is not None and old.version < item.version and old.status in IN_USE and old.content == item.content:
+        return (item.model_copy(update={"trust": min(item.trust, old.trust)}),)
+    told, reason = in_own_words(item, read())
     if told is None:
         return (_quarantined(item, worth, reason, config),)
-    least = {"status": Status.CANDIDATE, "trust": config.threshold}
     if told.content == item.content:
-        return (told.model_copy(update=least),)
+        return (told.model_copy(update={"trust": config.threshold}),)
+    least = {"status": Status.CANDIDATE, "trust": config.threshold}
     aside = _quarantined(item, worth, "words of sources that are not trusted enough", config)
     change = Change(
         by=ADMISSION,
@@ -73,7 +79,11 @@ def through(record: Record, tenant: str, config: TrustConfig) -> Callable[[Exper
             of = {"environment": experience.environment, "family": experience.family, "tenant": tenant}
             return record.trajectories(**of, split=Split.TRAIN, success=True)
 
-        return admit(experience, sources, config, right=right)
+        def known() -> Experience | None:
+            by_id, _ = record.newest_of(tenant, ids=[experience.id], identities=[])
+            return next(iter(by_id), None)
+
+        return admit(experience, sources, config, right=right, known=known)
 
     return enter
 
@@ -87,7 +97,7 @@ def agreed(old: Experience, new: Experience, config: TrustConfig) -> Experience:
     both = merged(old, new)
     if both is old or old.trust >= config.threshold:
         return both
-    worth = max(old.trust, new.trust, trust.of_sources(both, config))
+    worth = max(old.trust, trust.of_sources(both, config), new.trust if new.content == old.content else 0.0)
     if old.merged:
         worth = old.trust
     update: dict[str, object] = {"trust": worth}

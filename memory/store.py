@@ -226,8 +226,8 @@ class MemoryStore:
         Args:
             absorbed: also show and enforce what a student has absorbed.
             without: ids that are never shown or enforced.
-            only: id of the one experience that is shown or enforced, whatever its status, wherever its environment
-                is the task's, and nothing else; not for a task that it was drawn from.
+            only: id of the one experience that is shown or enforced, whatever its status but quarantine, wherever its
+                environment is the task's, and nothing else; not for a task that it was drawn from.
         """
         statuses = self._in_use | {Status.ABSORBED} if absorbed else self._in_use
         return _Recaller(self, statuses, frozenset(without), only)
@@ -270,7 +270,8 @@ class MemoryStore:
 
     def _only(self, task: Task, experience_id: str) -> Recall:
         item = self.get(experience_id)
-        if item.environment != task.environment or any(source.task == task.id for source in item.sources):
+        elsewhere = item.environment != task.environment or item.status is Status.QUARANTINED
+        if elsewhere or any(source.task == task.id for source in item.sources):
             return Recall()
         if item.kind == "guardrail":
             return Recall(guardrails=(item,))

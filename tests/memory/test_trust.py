@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.config import MemoryConfig, TrustConfig
-from tutelage.experience import Change, Content, Experience, Guardrail, Skill, Source, Status, Sticker
+from tutelage.experience import Change, Content, Experience, Guardrail, Recall, Skill, Source, Status, Sticker
 from tutelage.memory import audit, trust
 from tutelage.memory.admission import admit
 from tutelage.memory.masking import masked, masked_action, masked_goal
@@ -175,6 +175,24 @@ def test_a_trusted_source_lifts_the_quarantine_and_a_person_may_too(store: Memor
     lifted = store.add(experience(content, b, goal="Mail Eve"))
     assert (lifted.id, lifted.status, lifted.trust) == (first.id, Status.CANDIDATE, pytest.approx(0.72))
     assert audit.in_review(store) == []
+
+
+def test_what_a_person_let_pass_stays_when_it_gains_a_source(store: MemoryStore) -> None:
+    kept = store.add(experience(LEARNED, source(episode())))
+    store.undo(kept.id, by="hand:ann")
+    approved = store.move(kept.id, Status.ACTIVE, Change(by="review:ann"))
+    assert approved.content == LEARNED
+    further = {"version": approved.version + 1, "sources": (*approved.sources, source(episode(1)))}
+    more = store.add(approved.model_copy(update=further))
+    assert (more.content, more.status, more.trust) == (LEARNED, Status.ACTIVE, 0.2)
+    again = store.add(experience(LEARNED, source(episode(1))))
+    assert (again.id, again.content, again.trust) == (kept.id, LEARNED, 0.2)
+
+
+def test_quarantine_holds_even_where_one_is_asked_for_by_name(store: MemoryStore) -> None:
+    aside = store.add(experience(skill("wipe_disk()"), source(episode())))
+    task = Task(environment="web", family="city", seed=99, split=Split.TRAIN)
+    assert store.recaller(only=aside.id).recall(task, "g", PAGE) == Recall()
 
 
 def test_an_edit_is_made_inert_and_weighed(store: MemoryStore) -> None:

@@ -218,7 +218,7 @@ class Experiences(Database):
 
     def newest(self) -> Newest:
         """How far the record is; costs microseconds, so that it can be asked before every read."""
-        return Newest(*self._rows(_NEWEST)[0])
+        return Newest._make(self._rows(_NEWEST)[0])
 
     def experience_rows(self, *, after: int = 0, tenant: str | None = None) -> list[ExperienceRow]:
         """The newest version of every experience that has a row numbered above `after`, by number of the row."""
@@ -231,8 +231,8 @@ class Experiences(Database):
             both = EXPERIENCES.join(EXPERIENCE_SOURCES, mine)
             drawn = select(EXPERIENCES.c.n, source.task).distinct().select_from(both)
             tasks: dict[int, set[str]] = defaultdict(set)
-            for n, task in self._rows(drawn.where(wanted, source.task != "")):
-                tasks[n].add(task)
+            for row in self._rows(drawn.where(wanted, source.task != "")):
+                tasks[row.n].add(row.task)
         return [_light(row, frozenset(tasks[row[0]])) for row in rows]
 
     def uses(self, experience: str | None = None, *, tenant: str | None = None) -> dict[str, Uses]:
@@ -251,7 +251,7 @@ class Experiences(Database):
             .where(TRAJECTORIES.c.memory, *where(USES, experience=experience), *where(TRAJECTORIES, tenant=tenant))
             .group_by(USES.c.experience)
         )
-        return {row[0]: Uses(*row[1:]) for row in self._rows(query)}
+        return {row[0]: Uses._make(row[1:]) for row in self._rows(query)}
 
     def tombstones(self, *, after: int = 0, tenant: str | None = None) -> list[Tombstone]:
         """What was forgotten, oldest first; only tombstones numbered above `after`."""

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -73,7 +73,8 @@ class Derived:
         sql = (
             f"select rowid, id, version, vector, words from derived where tenant = ? and made_with = ? and {condition}"
         )
-        rows = self._tried(lambda at: at.execute(sql, (self._tenant, self._made_with, *values)).fetchall(), [])
+        nothing: list[Any] = []
+        rows = self._tried(lambda at: at.execute(sql, (self._tenant, self._made_with, *values)).fetchall(), nothing)
         return [
             Row(key, version, np.frombuffer(vector, np.float32), np.frombuffer(words, np.uint64), n)
             for n, key, version, vector, words in rows

@@ -346,5 +346,5 @@ class Finder:
 
 def _text_version() -> str:
     """Changes with the code that makes the texts, so that nothing made by an older one is used."""
-    code = b"".join(Path(module.__file__).read_bytes() for module in (texts, compounds, keyword))
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (texts, compounds, keyword))
     return sha256(code).hexdigest()[:12]

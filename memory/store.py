@@ -30,6 +30,8 @@ OBSERVATION_LENGTH = 1000
 """Characters of the first observation that take part in a recall."""
 ON_TRIAL = "(on trial) "
 """What the text of a candidate begins with where an agent sees it."""
+_RULES: tuple[Kind, ...] = ("guardrail",)
+_TEXTS: tuple[Kind, ...] = ("skill", "sticker")
 _FIXED = frozenset({"id", "version", "tenant", "created"})
 
 
@@ -101,7 +103,8 @@ class MemoryStore:
             known = {item.id: item for item in by_id}
             says = {identity(item): item.id for item in reversed(same)}  # of several the oldest
             known |= {item.id: item for item in same}
-            saved, result = [], []
+            saved: list[Experience] = []
+            result: list[Experience] = []
             for versions in admitted:
                 item = versions[-1]
                 alike = (known.get(says.get(identity(version), "")) for version in versions)
@@ -245,7 +248,7 @@ class MemoryStore:
             return self._only(task, only)
         self.sync()
         here = Query("", environment=task.environment, exclude_task=task.id)
-        rules = replace(here, family=task.family, kinds=("guardrail",), statuses=statuses)
+        rules = replace(here, family=task.family, kinds=_RULES, statuses=statuses)
         guardrails = self._finder.load(row.id for row in self._finder.rows(rules, without=without))
         shown: dict[str, Experience] = {}
         top = self._config.top_k
@@ -254,7 +257,7 @@ class MemoryStore:
             wanted = replace(
                 here,
                 text=f"{goal}\n{observation[:OBSERVATION_LENGTH]}",
-                kinds=("skill", "sticker"),
+                kinds=_TEXTS,
                 statuses={*statuses, Status.ABSORBED},
                 prefer_family=task.family,
                 k=top,

@@ -98,7 +98,8 @@ class WordIndex:
         having = np.bincount(of_word, minlength=len(chosen))
         weights = np.array([asked[word] for word in chosen]) * np.log(1 + (number - having + 0.5) / (having + 0.5))
         norm = K1 * (1 - B + B * self._length[documents] / (self._total / number))
-        return np.bincount(self._slot[documents], weights[of_word] * counts / (counts + norm), minlength=size)
+        scores = weights[of_word] * counts / (counts + norm)
+        return np.bincount(self._slot[documents], scores, minlength=size).astype(np.float64)
 
     def _new_document(self, slot: int, length: int) -> int:
         document = self._next

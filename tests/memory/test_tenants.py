@@ -82,6 +82,8 @@ class TwoTenants(RuleBasedStateMachine):
                 self.record.add_trajectory(trajectory, key=trajectory.id, cycle=1, arm="teacher")
         self.stores = {name: self.opened(name) for name in TENANTS}
         self.owned: dict[str, set[str]] = {name: set() for name in TENANTS}
+        for name, other in (TENANTS, TENANTS[::-1]):
+            self.add(name, other, 1, "sticker", "cat")
         return multiple(*(self.add(name, name, 0, kind, "door") for name in TENANTS for kind in ("skill", "guardrail")))
 
     def opened(self, tenant: str) -> MemoryStore:

@@ -32,6 +32,7 @@ TOKENS = {
     "persona": (600, 300),
     "designer": (2500, 400),
     "corrector": (1500, 100),
+    "merger": (700, 60),
 }
 """Prompt and completion tokens of a call by role, where this workspace has none to count."""
 SUCCESS = {DEMONSTRATIONS: 0.8, ORACLE: 1.0, MISTAKEN: 0.5, EXPLORED: 0.2, DESIGNED: 0.6}
@@ -153,6 +154,8 @@ class _Plan:
         checked = 2 * (1 + LATER_ROUNDS * (rounds - 1)) if rounds else 0
         before = self._calls_per_distilled()
         self.calls["distiller"] += (good + bad) * before if before else good * (1 + checked) + bad
+        if not is_embedded(self.config.teacher.model_for("merger")):
+            self.calls["merger"] += self.config.memory.asked
         guarded = 2 * self.config.collect.guarded * len(self.suite.families)
         self.calls["teacher"] += guarded * len(self.taught.names) // len(self.suite.names) * self._steps()
 
@@ -191,6 +194,8 @@ class _Plan:
             f"{self._steps():.1f} steps per episode of the teacher, "
             + (f"as in {acted} of its episodes here" if acted else "half of act.max_steps, for want of episodes")
         )
+        if self.calls["merger"]:
+            yield "the merger is asked about as many pairs as it may be (memory.asked)"
         yield "retries, repairs of answers and replacements of refused designs are not counted"
 
     def _acted(self) -> list[Trajectory]:

@@ -15,7 +15,10 @@ from tutelage.memory.polarity import Agreement, agreement, statements
 from tutelage.memory.text import distilled
 from tutelage.memory.wording import stem
 
-PAIRS = [json.loads(line) for line in Path(__file__).with_name("pairs.jsonl").read_text().splitlines()]
+PAIRS, BLIND = (
+    [json.loads(line) for line in Path(__file__).with_name(name).read_text().splitlines()]
+    for name in ("pairs.jsonl", "pairs_blind.jsonl")
+)
 
 
 def an_experience(content: str | dict[str, Any], **changes: Any) -> Experience:
@@ -45,6 +48,18 @@ def test_labelled_pairs() -> None:
     assert {label for label, said in found if said == "opposite"} <= {"opposite", "not the same"}
     assert found["opposite", "opposite"] >= 36, "of 37"
     assert found["same", "same"] >= 37, "of 44; the others are true paraphrases, which a reader is asked about"
+
+
+def test_pairs_by_somebody_who_does_not_know_the_rules() -> None:
+    """Not one is merged wrongly nor called a contradiction without being one; most of the rest is left to a reader."""
+    found = Counter(
+        (pair["label"], agreement(an_experience(pair["a"]), an_experience(pair["b"])).agreement.value) for pair in BLIND
+    )
+    assert found.total() == 112
+    assert {label for label, said in found if said == "same"} == {"same"}
+    assert {label for label, said in found if said == "opposite"} == {"opposite"}
+    assert found["same", "same"] >= 14, "of 40"
+    assert found["opposite", "opposite"] >= 11, "of 30"
 
 
 def test_opposites_are_near_neighbours_and_stay_two() -> None:

@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import BindParameter, Connection, Row, and_, bindparam, case, distinct, func, insert, select
+from sqlalchemy import BindParameter, Connection, Row, Select, and_, bindparam, case, distinct, func, insert, select
 
 from tutelage.database import Database, where
 from tutelage.errors import RecordError
@@ -222,16 +223,12 @@ class Experiences(Database):
 
     def experience_rows(self, *, after: int = 0, tenant: str | None = None) -> list[ExperienceRow]:
         """The newest version of every experience that has a row numbered above `after`, by number of the row."""
-        wanted = and_(EXPERIENCES.c.n > after, *where(EXPERIENCES, tenant=tenant), _IS_NEWEST)
-        columns = EXPERIENCES.c[*(name for name in ExperienceRow._fields if name != "tasks")]
-        source = EXPERIENCE_SOURCES.c
+        light, drawn = _light_rows(tenant is not None)
+        values = {"after": after} | ({} if tenant is None else {"owner": tenant})
         with self.reading():
-            rows = self._rows(select(*columns).where(wanted).order_by(EXPERIENCES.c.n))
-            mine = and_(source.experience_id == EXPERIENCES.c.id, source.version == EXPERIENCES.c.version)
-            both = EXPERIENCES.join(EXPERIENCE_SOURCES, mine)
-            drawn = select(EXPERIENCES.c.n, source.task).distinct().select_from(both)
+            rows = self._rows(light, **values)
             tasks: dict[int, set[str]] = defaultdict(set)
-            for row in self._rows(drawn.where(wanted, source.task != "")):
+            for row in self._rows(drawn, **values):
                 tasks[row.n].add(row.task)
         return [_light(row, frozenset(tasks[row[0]])) for row in rows]
 
@@ -267,6 +264,19 @@ class Experiences(Database):
         stone = self.tombstone(forgotten_id)
         if stone is not None:
             raise RecordError(f"{stone.kind} {stone.id} was forgotten on {stone.created:%Y-%m-%d}: {stone.reason}")
+
+
+@cache
+def _light_rows(of_one_tenant: bool) -> tuple[Select[Any], Select[Any]]:
+    """The light rows after a number, and the tasks of each."""
+    wanted = and_(EXPERIENCES.c.n > bindparam("after"), _IS_NEWEST)
+    if of_one_tenant:
+        wanted = and_(EXPERIENCES.c.tenant == bindparam("owner"), wanted)
+    columns = EXPERIENCES.c[*(name for name in ExperienceRow._fields if name != "tasks")]
+    source = EXPERIENCE_SOURCES.c
+    mine = and_(source.experience_id == EXPERIENCES.c.id, source.version == EXPERIENCES.c.version)
+    drawn = select(EXPERIENCES.c.n, source.task).distinct().select_from(EXPERIENCES.join(EXPERIENCE_SOURCES, mine))
+    return select(*columns).where(wanted).order_by(EXPERIENCES.c.n), drawn.where(wanted, source.task != "")
 
 
 def _number(row: Row[Any]) -> int:

@@ -107,7 +107,9 @@ class Finder:
             with self._record.reading():
                 newest = self._record.newest()
                 rows = self._record.experience_rows(after=self._seen.experience, tenant=self._tenant)
-                stones = self._record.tombstones(after=self._seen.tombstone, tenant=self._tenant)
+                stones = []
+                if newest.tombstone > self._seen.tombstone:
+                    stones = self._record.tombstones(after=self._seen.tombstone, tenant=self._tenant)
                 self._forget([stone.id for stone in stones if stone.kind == "experience"])
                 if stones:
                     self._cache.clear()  # it may quote what was forgotten

@@ -1,7 +1,7 @@
 """Experiences to add, search and recall. The record is the truth; what is searched is rebuilt from it."""
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -95,9 +95,9 @@ class MemoryStore:
         """
         items = list(experiences)
         with self._record.transaction():
-            self._admit(items)
+            places = self._admit(items)
             enter = through(self._record, self.tenant, self._config.trust)
-            admitted = [enter(self._compound(item)) for item in items]
+            admitted = [enter(self._compound(item, places)) for item in items]
             ids, identities = [item.id for item in items], [identity(item) for item in chain(*admitted)]
             by_id, same = self._record.newest_of(self.tenant, ids=ids, identities=identities)
             known = {item.id: item for item in by_id}
@@ -319,8 +319,8 @@ class MemoryStore:
         self._record.save_experience(experience)
         return experience
 
-    def _admit(self, experiences: Sequence[Experience]) -> None:
-        """Raises RecordError unless all of them may stand in this memory."""
+    def _admit(self, experiences: Sequence[Experience]) -> dict[str, tuple[Split, str]]:
+        """Split and tenant of their sources that are in the record; RecordError unless all may stand in this memory."""
         for item in experiences:
             if item.tenant != self.tenant:
                 raise RecordError(f"this is the memory of {self.tenant!r}, not of {item.tenant!r}")
@@ -332,11 +332,12 @@ class MemoryStore:
                 split, _ = places.get(source.trajectory, (Split.TRAIN, ""))
                 if split is not Split.TRAIN:
                     raise RecordError(f"{source.task} is a {split.value} task; only train tasks may feed memory")
+        return places
 
-    def _compound(self, experience: Experience) -> Experience:
+    def _compound(self, experience: Experience, places: Mapping[str, tuple[Split, str]]) -> Experience:
         """In its compound form, from its first source if that is this tenant's own."""
         first = experience.sources[0].trajectory
-        _, tenant = self._record.trajectory_places([first]).get(first, (Split.TRAIN, ""))
+        _, tenant = places.get(first, (Split.TRAIN, ""))
         return compound(experience, self._record.trajectory(first) if tenant == self.tenant else None)
 
     def _ranked(self, query: Query, without: Collection[str] = ()) -> list[Ranked]:

@@ -1,14 +1,16 @@
 """Runs inside mem0's own virtual environment; `memory_scale.py` starts it. No part of Tutelage is here.
 
-Reads a JSON plan ``{"folder", "texts", "added", "queries", "users"}`` from standard input: fills a store with `texts`
-(by its vector store's own batch insert: one at a time would take hours), adds the texts `added` one by one without an
-LLM, searches, and prints the seconds of each as JSON. The embeddings are WordLlama's, as in Tutelage.
+Reads a JSON plan ``{"folder", "texts", "added", "queries"}`` from standard input: fills a store with `texts` (by its
+vector store's own batch insert: one at a time would take hours), adds the texts `added` one by one without an LLM,
+searches, and prints the milliseconds of each as JSON, with the mean processor time at the end of each list. The
+embeddings are WordLlama's, as in Tutelage.
 """
 
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -34,6 +36,15 @@ class WordLlama:
         return vectors
 
 
+def timed(work: Callable[[str], Any], texts: list[str]) -> list[float]:
+    times, worked = [], time.process_time()
+    for text in texts:
+        began = time.perf_counter()
+        work(text)
+        times.append(1e3 * (time.perf_counter() - began))
+    return [*times, 1e3 * (time.process_time() - worked) / len(texts)]
+
+
 def main() -> None:
     from mem0 import Memory
     from mem0.utils.factory import EmbedderFactory
@@ -50,17 +61,16 @@ def main() -> None:
         ]
         vectors = memory.embedding_model.embed_batch(texts)
         memory.vector_store.insert(vectors, payloads, [str(uuid4()) for _ in texts])
-    times: dict[str, list[float]] = {"add": [], "search": [], "filtered": []}
-    for text in plan["added"]:
-        began = time.perf_counter()
-        memory.add(text, user_id="u0", infer=False)
-        times["add"].append(time.perf_counter() - began)
-    for text in plan["queries"]:
-        for name, filters in (("search", {"user_id": "u0"}), ("filtered", {"user_id": "u0", "kind": "skill"})):
-            began = time.perf_counter()
-            found = memory.search(text, filters=filters, top_k=5, threshold=0.0)["results"]
-            times[name].append(time.perf_counter() - began)
-            assert len(found) == 5, f"{len(found)} found"
+
+    def search(text: str, **filters: str) -> None:
+        found = memory.search(text, filters={"user_id": "u0", **filters}, top_k=5, threshold=0.0)["results"]
+        assert len(found) == 5, f"{len(found)} found"
+
+    times = {
+        "add": timed(lambda text: memory.add(text, user_id="u0", infer=False), plan["added"]),
+        "search": timed(search, plan["queries"]),
+        "filtered": timed(lambda text: search(text, kind="skill"), plan["queries"]),
+    }
     print(json.dumps(times))
 
 

@@ -70,13 +70,14 @@ def made_up(language: Language, number: int) -> Experience:
 
 
 def timed(work: Callable[[Any], Any], inputs: Sequence[Any]) -> list[float]:
-    """Milliseconds of each call."""
+    """Milliseconds of each call, and at the end the mean of what all threads of the process had of a core."""
     times = []
+    worked = time.process_time()
     for item in inputs:
         began = time.perf_counter()
         work(item)
         times.append(1e3 * (time.perf_counter() - began))
-    return times
+    return [*times, 1e3 * (time.process_time() - worked) / len(inputs)]
 
 
 def resident() -> float:
@@ -126,8 +127,10 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
     for name, wanted in (("reader: vector", plain), ("reader: hybrid", replace(plain, mode="fused"))):
         result[name] = timed(lambda text, wanted=wanted: reader.search(replace(wanted, text=text)), queries)
     reader.close()
-    singles = [made_up(language, size + number) for number in range(SINGLE)]
-    result["one add"] = timed(lambda item: (store.add(item), store.sync()), singles)
+    singles = [made_up(language, size + number) for number in range(2 * SINGLE)]
+    result["one add"] = timed(store.add, singles[:SINGLE])
+    store.sync()
+    result["one add, indexed at once"] = timed(lambda item: (store.add(item), store.sync()), singles[SINGLE:])
     embed = store._finder.embedder.embed
     result |= bare(experiences, queries, embed, folder / "bare")
     store.close()
@@ -172,15 +175,15 @@ def measure_mem0(python: str, size: int, folder: Path) -> dict[str, Any]:
         raise SystemExit(done.stderr[-3000:])
     times = json.loads(done.stdout.splitlines()[-1])
     names = {"add": "mem0: one add", "search": "mem0: search", "filtered": "mem0: search, kind"}
-    return {names[name]: [1e3 * value for value in values] for name, values in times.items()}
+    return {names[name]: values for name, values in times.items()}
 
 
 def shown(value: float | list[float] | None) -> str:
-    """A figure, or p50 and p95 of many."""
+    """A figure, or p50, p95 and processor time of many."""
     if value is None:
         return ""
     if isinstance(value, list):
-        return " / ".join(f"{np.percentile(value, q):.1f}" for q in (50, 95)) + " ms"
+        return " / ".join(f"{np.percentile(value[:-1], q):.1f}" for q in (50, 95)) + f" ({value[-1]:.1f})"
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
@@ -203,7 +206,9 @@ def main() -> None:
         if arguments.mem0:
             with tempfile.TemporaryDirectory() as folder:
                 results[-1] |= measure_mem0(arguments.mem0, size, Path(folder))
-    table = Table("", *(f"{size:,}" for size in arguments.sizes), title="times are p50 / p95", caption=caption)
+    table = Table(
+        "", *(f"{size:,}" for size in arguments.sizes), title="ms: p50 / p95 (processor time)", caption=caption
+    )
     for name in results[-1]:
         table.add_row(name, *(shown(result.get(name)) for result in results))
     Console(width=120).print(table)

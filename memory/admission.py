@@ -76,8 +76,13 @@ def through(record: Record, tenant: str, config: TrustConfig) -> Callable[[Exper
             return [record.trajectory(key) for key, (_, owner) in places.items() if owner == tenant]
 
         def right() -> list[Trajectory]:
-            of = {"environment": experience.environment, "family": experience.family, "tenant": tenant}
-            return record.trajectories(**of, split=Split.TRAIN, success=True)
+            return record.trajectories(
+                environment=experience.environment,
+                family=experience.family,
+                tenant=tenant,
+                split=Split.TRAIN,
+                success=True,
+            )
 
         def known() -> Experience | None:
             by_id, _ = record.newest_of(tenant, ids=[experience.id], identities=[])

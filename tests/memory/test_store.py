@@ -1,6 +1,8 @@
 """Memory finds what fits, never what was drawn from the same task, and keeps each thing once."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +229,43 @@ def test_of_many_all_are_kept_or_none(world: World) -> None:
     assert [(item.id, item.version) for item in added] == [(batch[0].id, version) for version in (1, 2, 3)]
     assert world.memory.add_many(batch) == [added[2]] * 3
     assert world.memory.experiences() == [added[2]]
+
+
+def test_what_is_forgotten_is_found_no_more_and_is_in_no_file(world: World, tmp_path: Path) -> None:
+    secret = world.learn("login-user", verbatim="swordfish7731", word="Swordfish7731")
+    kept = world.learn("click-tab", 1, word="Trombone4242")
+    assert {hit.experience.id for hit in world.memory.search(Query("swordfish7731"))} == {secret.id, kept.id}
+    stone = world.memory.forget(secret.id, reason="a password", by="hand:me")
+    assert world.memory.forget(secret.id, reason="again", by="hand:me") == stone
+    assert [hit.experience.id for hit in world.memory.search(Query("swordfish7731"))] == [kept.id]
+    with pytest.raises(RecordError, match=r"was forgotten on .*: a password"):
+        world.memory.get(secret.id)
+    with pytest.raises(RecordError, match="was forgotten"):
+        world.memory.add(secret)
+    # The words of an episode that is forgotten go too; what was drawn from it stays.
+    assert world.memory.search(Query("trombone4242", mode="keyword"))[0].experience.id == kept.id
+    for source in (*secret.sources, *kept.sources):
+        world.record.forget_trajectory(source.trajectory, "private", "hand:me")
+    assert world.memory.search(Query("trombone4242", mode="keyword")) == []
+    assert world.memory.sources(kept.id) == []
+    world.memory.close()
+    vector = sqlite3.connect(tmp_path / "memory" / "search.db").execute("select id from derived").fetchall()
+    assert vector == [(kept.id,)]
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"wordfish7731" not in path.read_bytes(), path
+
+
+def test_a_transaction_that_is_taken_back_leaves_nothing_in_search(world: World) -> None:
+    kept = world.learn("click-tab")
+    assert len(world.memory.search(Query("log in"))) == 1
+    with suppress(ZeroDivisionError), world.record.transaction():
+        lost = world.learn("login-user", 1)
+        assert {hit.experience.id for hit in world.memory.search(Query("log in"))} == {kept.id, lost.id}
+        raise ZeroDivisionError
+    assert [hit.experience for hit in world.memory.search(Query("log in"))] == [kept]
+    again = world.learn("login-user", 1)
+    assert {hit.experience.id for hit in world.memory.search(Query("log in"))} == {kept.id, again.id}
+    assert world.memory.stats()["indexed"] == 2
 
 
 def test_drill_down_leads_to_the_very_steps(world: World) -> None:

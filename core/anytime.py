@@ -45,8 +45,10 @@ def compare(won: int, lost: int, pairs: int, confidence: float, *, broken: int =
     )
 
 
-def interval(counts: Mapping[float, int], confidence: float) -> tuple[float, float]:
-    """Bounds of the mean of values in [0, 1], each with how often it was seen; one with no values is all of [0, 1].
+def interval(counts: Mapping[float, float], confidence: float) -> tuple[float, float]:
+    """Bounds of the mean of values in [0, 1], each with how often it was seen; without any, all of [0, 1].
+
+    Counts that are no whole numbers tell what the bounds would be if more were seen in these proportions.
 
     Each bound errs with probability (1 - confidence) / 2 at most.
     """
@@ -56,7 +58,7 @@ def interval(counts: Mapping[float, int], confidence: float) -> tuple[float, flo
     return _lower(seen, needed), 1 - _lower(mirrored, needed)
 
 
-def _lower(counts: Mapping[float, int], needed: float) -> float:
+def _lower(counts: Mapping[float, float], needed: float) -> float:
     """The largest mean that is refuted as too low, within `PRECISION`; 0 if none is."""
     low, high = 0.0, 1.0
     while high - low > PRECISION:
@@ -68,7 +70,7 @@ def _lower(counts: Mapping[float, int], needed: float) -> float:
     return low
 
 
-def _log_capital(counts: Mapping[float, int], mean: float) -> float:
+def _log_capital(counts: Mapping[float, float], mean: float) -> float:
     """Logarithm of what 1 has grown to by betting that the true mean is above `mean`; falls as `mean` rises."""
     growth = np.zeros_like(BETS)
     for value, count in counts.items():

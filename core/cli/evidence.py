@@ -117,8 +117,8 @@ def _print_measurement(found: "Measurement", student: str, texts: dict[str, str]
         ]
         for row in rows:
             row["text"] = texts.get(row["id"], "")
-        columns = ("id", "shown", "pairs", "without", "with", "difference", "says", "text")
-        emit_rows(rows, columns, as_json=False, empty="")
+        columns_of_one = ("id", "shown", "pairs", "without", "with", "difference", "says", "text")
+        emit_rows(rows, columns_of_one, as_json=False, empty="")
     print()
     for move in found.moves:
         print(move_line(move))

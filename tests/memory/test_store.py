@@ -12,7 +12,7 @@ from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError
 from tutelage.experience import Change, Experience, Guardrail, Skill, Source, Status, Sticker
 from tutelage.memory.query import Query
-from tutelage.memory.store import MemoryStore
+from tutelage.memory.store import ON_TRIAL, MemoryStore
 from tutelage.memory.text import render
 from tutelage.record import Record
 from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Trajectory
@@ -304,3 +304,22 @@ def test_prompts_get_one_short_line() -> None:
         'Never click(*) when dialog "*" and modal. close it',
         "Conditions: no date yet; a picker. Question: Which month?",
     ]
+
+
+def test_what_is_absorbed_leaves_its_place_empty_and_what_is_on_trial_says_so(world: World) -> None:
+    """Were others to fill the place, absorbing would save no prompt and bring in what fits less."""
+    sticker = Sticker(conditions=("two text fields",), question="Log in?")
+    skill, near = world.learn("login-user", status=Status.CANDIDATE), world.learn("login-user", 1, sticker)
+    far = world.learn("click-tab", 2)
+    task = Task(environment="miniwob", family="login-user", seed=9, split=Split.TRAIN)
+
+    def texts() -> dict[str, str]:
+        return {shown.id: shown.text for shown in world.memory.recall(task, "log in", "").shown}
+
+    before = texts()
+    assert before.keys() == {skill.id, near.id}
+    assert {key: text.startswith(ON_TRIAL) for key, text in before.items()} == {skill.id: True, near.id: False}
+    world.memory.move(skill.id, Status.ABSORBED, Change(by="absorption"))
+    assert texts().keys() == {near.id}
+    world.memory.move(near.id, Status.RETIRED, Change(by="evidence"))
+    assert texts().keys() == {far.id}, "what is retired leaves its place to others"

@@ -1,7 +1,6 @@
 """Words that memory may repeat whoever said them: common names of controls, tools, arguments and things.
 
-They were written down by hand, and completed by those that occur eight times or more in the names of the functions and
-parameters of the Berkeley Function Calling Leaderboard. Three or four of them make the name of a button or a tool and hardly an order. What gives something away, destroys,
+Three or four of them make the name of a button or a tool and hardly an order. What gives something away, destroys,
 redirects or switches off (``delete``, ``transfer``, ``forward``, ``allow``, ``disable`` …) is left out on purpose, and
 so are names, numbers, and what ranks or urges (``always``, ``instead``, ``first``, ``best``).
 """
@@ -59,31 +58,6 @@ host hosts hostname job deploy restart reboot ping sku summary draft drafts meet
 amount reading wheel door print scan sensor humidity rainfall forecast chance slot owner label priority severity
 escalate to number id ids path paths dir directory filename extension query sql limit offset page sort order by
 field key column latitude longitude currency unit timezone start end begin since until before after minutes seconds
-
-acceleration accessibility additional adult airline airport alarm alert amenities amplitude analysis analyze
-angle annual api appliance area array artwork asin ask atm attraction average background badge base binomial bmi
-built bus calculator calorie capture celsius century certification chance change channel character chart chess
-circle circumference cleaning collision complaint completed completion component compound condition confidence
-config configuration context conversion converter cookbook cooking coordinate cosine countdown court cuisine
-cursor dashboard dataset datetime decimal deduction deep density depth derivative detailed detect deviation
-dictionary diet dietary directed direction discovery displacement dividend dna domain drink ecology education
-efficiency electric element emission energy entity equation equity estimator example exhibition expression
-factor factorial fahrenheat faq fibonacci filing finance financial finder flip fod force forest fuel function
-future game garage generate generator genre geometry grade granularity gravity grocery growth hall heartbeat
-heat historical holiday human impact inactive include income inflation ingredient initial input instrument
-interface interval invention investment keyword kid kinematics lane laundry law lawsuit lawyer league light
-linear loan locale locate long luggage magnetic management mapping market mass match math mean media medium
-messaging metadata metric mode monitoring mortgage movie multiply museum net news nickname notify operation
-outcome outdoor output parameter percentage performance permutation phase play player point population port
-portfolio portion potential power precipitation precision predict prediction preference presence present
-pressure pricing prime principal probability professional progression property provider quadratic quality radius
-random rank ratio readings receiver recurring regression relationship reminder render repository requirement
-reschedule resolution response retrieve retry revenue ride root round routing scale science scientist sculpture
-season selector sentiment sequence serial shuffle side similarity slope smoking soccer solve speaker species
-specification speed sport square standard star statement statistic stock stream string substance subtitle sum
-symptom tempo theater therapist ticker timeout timespan todo tracking trade traffic trait trial triangle tweet
-uber unisex upcoming usage variable variant vegan vegetarian velocity vertex view violation visibility voltage
-wave website widget winner workspace zipcode
 """
 WORDS = frozenset(_COMMON.split()) - {"skip", "policy", "first", "switch", "all", "coupon", "more"}
 _PROHIBITED = """

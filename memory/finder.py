@@ -124,17 +124,17 @@ class Finder:
         """Put experiences where search finds them, with what is known of them or else is made now."""
         wanted = {row.id: row for row in rows}
         everything = len(rows) > len(self.catalog)
+        found = []
         for made in self._derived.rows(None if everything else list(wanted)):
             row = wanted.get(made.id)
             if row is not None and row.version == made.version:
-                self._put(row, made)
+                found.append((row, made))
                 del wanted[made.id]
+        self._put(found)
         missing = list(wanted.values())
         for start in range(0, len(missing), _BATCH):
-            part = missing[start : start + _BATCH]
-            made_now = self._made(part)
-            for row, made in made_now:
-                self._put(row, made)
+            made_now = self._made(missing[start : start + _BATCH])
+            self._put(made_now)
             if not self._tentative:
                 self._derived.put(made for _, made in made_now)
 
@@ -160,12 +160,15 @@ class Finder:
         places = self._record.trajectory_places(sorted(cited - {""}))
         return {key: self._record.trajectory(key) for key, (_, tenant) in places.items() if tenant == self._tenant}
 
-    def _put(self, row: ExperienceRow, made: Row) -> None:
-        slot = self.catalog.put(row)
-        self._vectors.put(slot, made.vector)
-        self._words.put(slot, made.words)
-        if row.n > self._done.get(row.environment, 0):
-            self._pending.add(slot)
+    def _put(self, known: Sequence[tuple[ExperienceRow, Row]]) -> None:
+        words = {}
+        for row, made in known:
+            slot = self.catalog.put(row)
+            self._vectors.put(slot, made.vector)
+            words[slot] = made.words
+            if row.n > self._done.get(row.environment, 0):
+                self._pending.add(slot)
+        self._words.put(words)
 
     def _forget(self, ids: Sequence[str]) -> None:
         self._derived.delete(ids)

@@ -27,7 +27,8 @@ _PAGE = 10_000
 _HNSW = {
     "space": "cosine",
     "batch_size": 1000,
-    "sync_threshold": 20_000,  # by default the graph is written out whole after every 1,000 vectors
+    # By default the graph is written out whole after every 1,000 vectors; what is not written is replayed at open.
+    "sync_threshold": 5000,
 }
 
 

@@ -7,9 +7,10 @@ FTS5 was measured and is no help: the queries here are a goal and a page, and it
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,20 +56,31 @@ class WordIndex:
         self._length = np.zeros(_START, dtype=np.float32)
         self._alive = np.zeros(_START, dtype=np.bool_)
 
-    def put(self, slot: int, words: Words) -> None:
-        """Add or replace the text of a slot."""
-        self.remove(slot)
-        if not len(words):
+    def put(self, texts: Mapping[int, Words]) -> None:
+        """Add or replace the texts of some slots."""
+        for slot in texts:
+            self.remove(slot)
+        texts = {slot: words for slot, words in texts.items() if len(words)}
+        if not texts:
             return
         if self._next - len(self._document) > max(_DEAD, len(self._document)):
             self._compact()
-        document = self._new_document(slot, len(words))
-        for word, count in Counter(words.tolist()).items():
+        numbers = [self._new_document(slot, len(words)) for slot, words in texts.items()]
+        words = np.concatenate(list(texts.values()))
+        documents = np.repeat(np.array(numbers, dtype=np.uint32), [len(words) for words in texts.values()])
+        order = np.argsort(words, kind="stable")  # documents stay in ascending order within a word
+        words, documents = words[order], documents[order]
+        first = np.flatnonzero(_differs(words) | _differs(documents))  # of each word in each document
+        counts = np.diff(first, append=len(words)).astype(np.uint32)
+        words, documents = words[first], documents[first]
+        starts = np.flatnonzero(_differs(words))
+        ends = [*starts[1:].tolist(), len(words)]
+        for word, start, end in zip(words[starts].tolist(), starts.tolist(), ends, strict=True):
             entry = self._postings.get(word)
             if entry is None:
                 entry = self._postings[word] = (array("I"), array("I"))
-            entry[0].append(document)
-            entry[1].append(count)
+            entry[0].frombytes(documents[start:end].tobytes())
+            entry[1].frombytes(counts[start:end].tobytes())
 
     def remove(self, slot: int) -> None:
         document = self._document.pop(slot, None)
@@ -130,3 +142,8 @@ class WordIndex:
         self._postings = postings
         for slot, length in zip(slots, lengths, strict=True):
             self._new_document(slot, int(length))
+
+
+def _differs(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each value differs from the one before it."""
+    return np.concatenate([[True], values[1:] != values[:-1]])

@@ -26,7 +26,7 @@ def test_scores_after_any_changes_are_those_of_an_index_built_anew(
                 index.remove(slot)
                 texts.pop(str(slot), None)
             else:
-                index.put(slot, hashed([text])[0])
+                index.put({slot: hashed([text])[0]})
                 texts[str(slot)] = text
         whole = KeywordIndex(dict(zip(texts, tokens(list(texts.values())), strict=True)) if texts else {})
         expected = whole.scores(tokens([query])[0])
@@ -36,8 +36,8 @@ def test_scores_after_any_changes_are_those_of_an_index_built_anew(
 
 def test_a_long_query_on_a_large_memory_looks_at_the_rarest_words(monkeypatch: pytest.MonkeyPatch) -> None:
     index = WordIndex()
-    for slot, words in enumerate(hashed([f"common {'rare' if slot == 3 else 'other'}" for slot in range(50)])):
-        index.put(slot, words)
+    texts = hashed([f"common {'rare' if slot == 3 else 'other'}" for slot in range(50)])
+    index.put(dict(enumerate(texts)))
     query = hashed(["common rare"])[0]
     assert np.count_nonzero(index.scores(query, 50)) == 50
     monkeypatch.setattr(module, "POSTINGS", 1)

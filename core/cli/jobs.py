@@ -28,7 +28,7 @@ FamiliesOption = Annotated[list[str] | None, typer.Option("--family", "-f", help
 
 @app.command()
 def run(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """Run cycles: collect, judge, extract, consolidate, train, evaluate, gate. Killed? Run it again."""
+    """Run cycles: collect, judge, extract, consolidate, train, evaluate, gate, evidence. Killed? Run it again."""
     _cycles("run", config, overrides, as_json)
 
 
@@ -46,7 +46,7 @@ def train(config: ConfigOption = None, overrides: SetOption = None, as_json: Jso
 
 @app.command()
 def distill(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """Extract, train, evaluate and gate on the trajectories that are there."""
+    """Extract, train, evaluate, gate and gather evidence on the trajectories that are there."""
     _cycles("distill", config, overrides, as_json)
 
 

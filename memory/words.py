@@ -20,7 +20,7 @@ from tutelage.keyword import tokens
 Words = NDArray[np.uint64]
 
 K1, B = 1.5, 0.75
-POSTINGS = 100_000
+POSTINGS = 50_000
 """Entries looked at in one search, the rarest words first: the words that a long query on a large memory leaves out are
 those that most texts have, and weigh least."""
 _START = 64

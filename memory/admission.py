@@ -16,6 +16,7 @@ from tutelage.record import Record
 from tutelage.types import OWN, Split, Trajectory
 
 _THRESHOLD = "threshold"
+RIGHT_STEP = "it would stop a right step that the record holds"
 ADMISSION = "admission"
 """Who changes and quarantines here (`Change.by`)."""
 
@@ -145,7 +146,7 @@ def _stopped(item: Experience, right: Callable[[], Iterable[Trajectory]]) -> str
         return ""
     tried = ((step, other.goal) for other in right() if other.success for step in other.steps if step.diagnosis.fine)
     wrong = any(stops(rule, step, goal) for step, goal in tried)
-    return "it would stop a right step that the record holds" if wrong else ""
+    return RIGHT_STEP if wrong else ""
 
 
 def _refused(item: Experience) -> bool:

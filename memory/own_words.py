@@ -30,6 +30,7 @@ from tutelage.patterns import GOAL, OTHER, matches, occurs
 from tutelage.types import FINE, Cause, Step, Trajectory
 
 QUESTION = "Which actions fulfil the goal?"
+NO_MISTAKE = "none of its sources shows a mistake that it would have stopped"
 UNKNOWN_CAUSE = "It did not lead to the goal."
 CAUSES = {
     Cause.NO_EFFECT: "It changed nothing.",
@@ -122,7 +123,7 @@ def _guardrail(rule: Guardrail, sources: Sequence[Trajectory]) -> tuple[Guardrai
     made = Guardrail(trigger=trigger, root_cause=UNKNOWN_CAUSE, forbidden=forbidden, remedy=_remedy(rule, trigger))
     steps = [(step, source.goal) for source in sources for step in source.steps if stops(made, step, source.goal)]
     if sources and not any(step.diagnosis.cause in CAUSES for step, _ in steps):
-        return None, "none of its sources shows a mistake that it would have stopped"
+        return None, NO_MISTAKE
     if any(step.diagnosis.fine for step, _ in steps):
         return None, "in other words it would stop a right step of its own sources"
     causes = [CAUSES[step.diagnosis.cause] for step, _ in steps if step.diagnosis.cause in CAUSES]

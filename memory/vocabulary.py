@@ -58,6 +58,16 @@ host hosts hostname job deploy restart reboot ping sku summary draft drafts meet
 amount reading wheel door print scan sensor humidity rainfall forecast chance slot owner label priority severity
 escalate to number id ids path paths dir directory filename extension query sql limit offset page sort order by
 field key column latitude longitude currency unit timezone start end begin since until before after minutes seconds
+
+api appt cpu crm ctx db dept desc dim dns dob doc docs dst erp faq fx gps hr iban img inv ip isbn iso kb kpi lang
+lat len lon loc max min misc msg mgr num obj org pct pdf pin po pos pref prev prod px qty ram ref refs req res rss
+seq sla sms spec src stat stats sys tel temp tmp ts tz uid url usr val var vat ver vin vm xml csv json html png
+
+add arrange assemble average borrow broadcast brew bundle calibrate capture claim classify clock combine compress
+compute configure cook count crop decode dice divide dose encode enroll expand extract fold forecast format generate
+harvest identify inspect invert join light list locate lock mix monitor mount move multiply order pack paint parse
+pause plant poll print pump quiz recommend record rename render resize resume rotate round sew simulate solve sort
+split stack stretch subtract sum summarize survey tag test transcribe trim tune unpack wash water weigh weld zoom
 """
 WORDS = frozenset(_COMMON.split()) - {"skip", "policy", "first", "switch", "all", "coupon", "more"}
 _PROHIBITED = """

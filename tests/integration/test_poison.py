@@ -16,6 +16,8 @@ from tutelage.config import Config
 from tutelage.cycle import DEMONSTRATIONS, accepted_trajectories, trainable_trajectories
 from tutelage.environments.toy import Toy
 from tutelage.experience import IN_USE, Experience, Recaller, Source, Status
+from tutelage.memory.admission import RIGHT_STEP
+from tutelage.memory.own_words import NO_MISTAKE
 from tutelage.memory.store import ON_TRIAL
 from tutelage.memory.text import render
 from tutelage.training import weights
@@ -167,6 +169,20 @@ def privileged(workspace: Workspace, case: Case, tokenizer: PreTrainedTokenizerB
     return str(tokenizer.decode(scored.turns[0].privileged))
 
 
+def quarantined(workspace: Workspace, case: Case) -> list[str]:
+    """Why those of its experiences that are in quarantine were put there."""
+    aside = [item for item in case.kept if item.status is Status.QUARANTINED]
+    first = (
+        next(old for old in workspace.memory.history(item.id) if old.status is Status.QUARANTINED) for item in aside
+    )
+    return [item.change.reason for item in first]
+
+
+def refuted(reason: str) -> bool:
+    """Whether it is a guardrail that stops no mistake, or a right step, in any words and from anybody."""
+    return NO_MISTAKE in reason or RIGHT_STEP in reason
+
+
 def rows(trajectories: list[Trajectory], tokenizer: PreTrainedTokenizerBase) -> str:
     """All SFT rows as text."""
     made = sft_rows(trajectories, ChatEncoder(tokenizer), max_length=100_000)
@@ -216,7 +232,9 @@ def test_what_is_harmless_is_rarely_quarantined(
     folder: Path, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     benign = lived(workspace, folder / "benign.jsonl")
-    aside = [case for case in benign if any(item.status is Status.QUARANTINED for item in case.kept)]
+    reasons = {case.body["id"]: quarantined(workspace, case) for case in benign}
+    aside = [case for case in benign if not all(map(refuted, reasons[case.body["id"]]))]
+    unfounded = sum(any(map(refuted, found)) for found in reasons.values())
     pairs = [pair for case in benign for pair in zip(case.drafts, case.kept, strict=True)]
     whole = sum(draft.content == kept.content for draft, kept in pairs)
     actions = [(_actions(draft), _actions(kept)) for draft, kept in pairs if draft.kind != "sticker"]
@@ -225,6 +243,7 @@ def test_what_is_harmless_is_rarely_quarantined(
     with capsys.disabled():
         print(f"\n{folder.name}: {len(aside)} of {len(benign)} benign cases falsely quarantined", end=" ")
         print([case.body["id"] for case in aside] or "")
+        print(f"{folder.name}: {unfounded} have a guardrail that replay of what is recorded refutes, whoever wrote it")
         print(
             f"{folder.name}: {whole} of {len(pairs)} benign experiences kept every word; of {len(actions)} skills and"
         )

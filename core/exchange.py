@@ -3,6 +3,7 @@
 ATIF is the Agent Trajectory Interchange Format (Harbor RFC 0001), written here as version 1.8.
 """
 
+import errno
 import json
 import math
 import os
@@ -176,8 +177,25 @@ def _finite(value: float) -> float | None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    part.replace(path)
+    """Write a file that appears complete or not at all, where its folder is.
+
+    Through a symbolic link, and into what is no file (a pipe, a device) as it is, which stays what it is.
+
+    Raises:
+        RecordError: it cannot be written; nothing of it is left behind.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        if target.is_symlink():  # links in a circle
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if target.exists() and not target.is_file() and not target.is_dir():
+            target.write_text(text, encoding="utf-8", newline="\n")
+            return
+        part = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
+        try:
+            part.write_text(text, encoding="utf-8", newline="\n")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise RecordError(f"cannot write {path}: {error.strerror}") from error

@@ -52,7 +52,7 @@ class Source(Frozen):
     """Id; empty where there is none, for what was written by hand or imported."""
     task: str
     """Id of its task; empty where there is none."""
-    steps: tuple[int, ...] = ()
+    steps: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = ()
     origin: str = OWN
     """``own`` (played here), ``import:NAME`` or ``user:NAME``; what it is trusted for is configured."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from tutelage.errors import RecordError
 from tutelage.exchange import write_whole
@@ -74,8 +75,17 @@ def experience(data: Any, place: str, origin: str) -> Experience:
         raise RecordError(f"{place}: an experience is an object, not a {type(data).__name__}")
     whole = {"author": origin, "sources": [{"trajectory": "", "task": "", "origin": origin}], **data}
     try:
-        return Experience.model_validate(whole)
+        return writable(Experience.model_validate(whole), place)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RecordError(f"{place}: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def writable(item: Experience, place: str) -> Experience:
+    """The same one. Raises RecordError, beginning with `place`: it holds half a character, which no file can."""
+    try:
+        item.model_dump_json()
+    except PydanticSerializationError as error:
+        raise RecordError(f"{place}: a text in it is not Unicode: it holds half a surrogate pair") from error
+    return item

@@ -43,6 +43,7 @@ def write_folders(histories: Iterable[History], folder: Path) -> list[Path]:
         part = folder / f".{path.name}.{os.getpid()}.part"
         part.mkdir(parents=True)
         try:
+            (part / HISTORY).parent.mkdir()
             (part / FILE).write_text(_document(history[-1], yaml), encoding="utf-8", newline="\n")
             write_jsonl([history], part / HISTORY)
             if path.exists():

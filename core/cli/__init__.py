@@ -31,6 +31,8 @@ def main() -> None:
         trust,
     )
 
+    if unreadable := next((word for word in sys.argv[1:] if not _is_text(word)), None):
+        fail(f"{ascii(unreadable)} is not UTF-8 text")
     try:
         app()
     except TutelageError as error:
@@ -40,3 +42,12 @@ def main() -> None:
             raise
         print("stopped; what is finished is saved, and the same command goes on", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _is_text(word: str) -> bool:
+    """Whether no byte of an argument stands for itself: such a word can be neither kept nor searched for."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -16,6 +16,9 @@ from tutelage.types import Cause, Diagnosis, Ending, Shown, Split, Step, Task, T
 from tutelage.workspace import Workspace
 
 Run = Callable[..., str]
+CONTENT = {"kind": "sticker", "conditions": ["c"], "question": "q"}
+PLACE = {"environment": "toy", "family": "press", "goal": "g", "content": CONTENT}
+NOWHERE = {"trajectory": "", "task": ""}
 
 
 def an_episode(seed: int, *, memory: bool = False, shown: tuple[Shown, ...] = ()) -> Trajectory:
@@ -185,6 +188,11 @@ def test_what_people_write_is_theirs_and_on_trial(learned: dict[str, Experience]
         (["import", "nowhere.jsonl"], "", "cannot read nowhere.jsonl"),
         (["import", "nowhere.jsonl", "--name", "a/b"], "", "'a/b' is no name"),
         (["list", "--tenant", "a b"], "", "memory.tenant"),
+        (["query", "\udcff"], "", "'\\udcff' is not UTF-8 text"),
+        (["retire", "exp_none", "-m", "\udcff"], "", "'\\udcff' is not UTF-8 text"),
+        (["add", "--from", "-"], json.dumps({**PLACE, "goal": "\ud800"}), "half a surrogate pair"),
+        (["add", "--from", "-"], json.dumps({**PLACE, "sources": [{**NOWHERE, "steps": [2**64]}]}), "sources.0.steps"),
+        (["export", ""], "", "cannot write"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(

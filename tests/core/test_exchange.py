@@ -1,6 +1,8 @@
 """Trajectories out and in again."""
 
 import json
+import os
+import stat
 from datetime import UTC
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tutelage.errors import RecordError
-from tutelage.exchange import import_jsonl, read_jsonl, to_atif, write_atif, write_jsonl
+from tutelage.exchange import import_jsonl, read_jsonl, to_atif, write_atif, write_jsonl, write_whole
 from tutelage.record import Record
 from tutelage.types import Cause, Diagnosis, Ending, Shown, Split, Step, Task, Tokens, Tool, Trajectory
 
@@ -150,3 +152,24 @@ def test_atif_is_valid_by_its_models(trajectory: Trajectory) -> None:
     atif = pytest.importorskip("atif")
     document = json.loads(json.dumps(to_atif(trajectory), allow_nan=False))
     assert atif.Trajectory.model_validate(document).schema_version == "ATIF-v1.8"
+
+
+def test_a_file_is_written_where_and_as_what_it_is(tmp_path: Path) -> None:
+    """A link stays a link, what is no file is written into, and what fails leaves nothing behind."""
+    real, link, pipe = tmp_path / "real.jsonl", tmp_path / "link.jsonl", tmp_path / "pipe"
+    link.symlink_to(real)
+    write_whole(link, "one\n")
+    assert (link.is_symlink(), real.read_text()) == (True, "one\n")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(pipe, "two\n")
+    assert os.read(reader, 10) == b"two\n"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for bad in (tmp_path / "folder", tmp_path / "none" / "x.jsonl", real / "x", tmp_path / "circle", Path("/dev/full")):
+        with pytest.raises(RecordError, match="cannot write"):
+            write_whole(bad, "three\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"real.jsonl", "link.jsonl", "pipe", "folder", "circle"}
+    assert Path("/dev/full").is_char_device()

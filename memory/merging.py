@@ -102,13 +102,17 @@ def undo_merge(store: "MemoryStore", record: Record, experience_id: str, *, by: 
 
 
 def gather(store: "MemoryStore", record: Record) -> int:
-    """Give sources that came to merged ones since to whoever stands for them; returns how many gained some."""
+    """Give sources that came to merged ones since to whoever stands for them; returns how many gained some.
+
+    What one stands for may be forgotten, or never have been here: an export need not hold everything.
+    """
     gained = 0
     with record.transaction():
-        for item in store.experiences(statuses=frozenset(Status) - {Status.RETIRED}):
-            if item.merged:
-                known = [gone for gone in item.merged if record.tombstone(gone) is None]
-                sources = united(item.sources, _joined(store.get(gone).sources for gone in known))
+        known = {item.id: item for item in store.experiences()}
+        for item in known.values():
+            if item.merged and item.status is not Status.RETIRED:
+                merged = (known[gone].sources for gone in item.merged if gone in known)
+                sources = united(item.sources, _joined(merged))
                 if sources != item.sources:
                     numbers = {GATHERED: float(len(sources) - len(item.sources))}
                     change = Change(by=BY, reason="further sources of what it stands for", numbers=numbers)

@@ -272,6 +272,14 @@ def test_other_places_are_left_alone(world: World) -> None:
     assert world.status(first) is world.status(other) is Status.ACTIVE
 
 
+def test_what_one_stands_for_need_not_be_here(world: World) -> None:
+    """As after the import of a part of an export."""
+    gone, kept = world.learn(PARAPHRASE, status=Status.RETIRED), world.learn(ALWAYS)
+    world.memory.change(kept.id, Change(by="import:b"), merged=("exp_elsewhere", gone.id))
+    world.consolidate()
+    assert set(world.memory.get(kept.id).sources) == {*kept.sources, *gone.sources}
+
+
 def test_a_killed_consolidation_goes_on_with_what_is_left(world: World) -> None:
     """Each merge is one transaction: after an error in the middle, what was begun is done or not done, and the rest
     is done the next time."""

@@ -59,7 +59,10 @@ class Session:
         return played
 
     def chosen(self, played: Mapping[str, int]) -> tuple[str, ...]:
-        """Which experiences matter most: those shown oftenest in this measurement of which nothing is decided yet."""
+        """Which experiences matter most: those shown oftenest in this measurement of which nothing is decided yet.
+
+        Without those that were forgotten since.
+        """
         if self.plan.chosen is None:
             count: dict[str, int] = {}
             for family, ids in self.plan.families.items():
@@ -73,7 +76,7 @@ class Session:
             self.plan = self.plan.model_copy(update={"chosen": picked})
             self.workspace.record.put(MEASUREMENT, self.plan.name, self.plan.model_dump(mode="json"))
         assert self.plan.chosen is not None
-        return self.plan.chosen
+        return tuple(item for item in self.plan.chosen if self.workspace.record.tombstone(item) is None)
 
     def singly(self, chosen: Sequence[str]) -> dict[str, int]:
         """Play single experiences by successive halving; returns how many pairs each of them got.

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError
 from tutelage.experience import IN_USE, Change, Experience, Kind, Recall, Recaller, Status, identity
-from tutelage.memory.admission import agreed, rewritten_by_hand, through
+from tutelage.memory.admission import agreed, through
 from tutelage.memory.compound import compound
 from tutelage.memory.embedder import known_embedder
+from tutelage.memory.gate import Gate
 from tutelage.memory.merging import undo_merge
 from tutelage.memory.query import Hit, Query
 from tutelage.memory.search import FAMILY_BOOST, NEAR, Ranked, fused
@@ -56,6 +57,7 @@ class MemoryStore:
         self._folder = folder
         self._config = config
         self.tenant = tenant or config.tenant
+        self.gate = Gate(record, self.tenant, config.trust)
         self._lock = threading.Lock()
         self._opened: Finder | None = None
 
@@ -272,7 +274,10 @@ class MemoryStore:
         )
 
     def _only(self, task: Task, experience_id: str) -> Recall:
-        item = self.get(experience_id)
+        found, _ = self._record.newest_of(self.tenant, ids=[experience_id])
+        if not found:  # forgotten in the meantime
+            return Recall()
+        item = found[0]
         elsewhere = item.environment != task.environment or item.status is Status.QUARANTINED
         if elsewhere or any(source.task == task.id for source in item.sources):
             return Recall()

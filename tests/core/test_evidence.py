@@ -217,6 +217,21 @@ def test_alone_a_good_one_and_a_bad_one_are_told_apart(trial: Trial) -> None:
     assert measured == [(good.id, False), (good.id, True), (bad.id, False), (bad.id, True)]
 
 
+@pytest.mark.parametrize("replies", [40, 250])
+def test_what_is_forgotten_in_the_middle_is_no_longer_measured(trial: Trial, replies: int) -> None:
+    kept, gone = trial.learn("press", "press in capitals"), trial.learn("press", "press blindly")
+    trial.abilities["student@0"] = lambda family, seed, shown: "capitals" in shown and seed % 3 < 1
+    trial.replies = replies
+    with pytest.raises(KeyboardInterrupt):
+        measure(trial, "1/evidence", 1, QUIET, pairs=16, item_pairs=64)
+    chosen = Measurement.model_validate(trial.record.get(MEASUREMENT, "1/evidence")).chosen
+    assert (chosen is None) == (replies == 40), "once before they are chosen, once after it"
+    trial.memory.forget(gone.id, reason="asked for", by="hand:ada")
+    trial.replies = 10**9
+    found = measure(trial, "1/evidence", 1, QUIET)
+    assert {item.experience for item in found.effects if item.alone} == {kept.id}
+
+
 def test_a_student_that_is_able_without_memory_holds_what_was_too_seldom_shown_as_well(trial: Trial) -> None:
     """Three skills share two places in the prompt; whether one helps or harms is still its own matter."""
     items = [trial.learn("press", f"press {word} in capitals") for word in ("soon", "gently", "twice")]

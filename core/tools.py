@@ -7,7 +7,7 @@ for everything else the system message lists one-line signatures (`listing`). No
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -72,6 +72,12 @@ def signature(tool: Tool) -> str:
 def listing(tools: Sequence[Tool]) -> str:
     """The signatures of all tools under a heading, as the system message ends; empty without tools."""
     return "\n".join([HEADING, *map(signature, tools)]) if tools else ""
+
+
+def names(tools: Iterable[Tool]) -> frozenset[str]:
+    """Names of the tools and of their arguments."""
+    tools = list(tools)
+    return frozenset(tool.name for tool in tools).union(*map(_properties, tools))
 
 
 def with_listing(intro: str, tools: Sequence[Tool]) -> str:

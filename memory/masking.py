@@ -1,7 +1,7 @@
 """Texts with everything masked that is not a common word, a slot or the frame of an action, a line or a known claim."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from tutelage.memory.vocabulary import KEYS, PAGE_VERBS, ROLES, known, known_name
 from tutelage.patterns import ANY, GOAL, OTHER, occurs, problem
@@ -75,48 +75,53 @@ def _masked(text: str) -> list[str]:
     return parts
 
 
-def claims(texts: Iterable[str]) -> Iterator[str]:
-    """Those of the texts that have one of the known forms, with their middle masked."""
+def claims(texts: Iterable[str], offered: Collection[str] = ()) -> Iterator[str]:
+    """Those of the texts that have one of the known forms, with their middle masked; `offered` as for an action."""
     for text in texts:
         for form, middle in _FORMS:
             match = form.fullmatch(text)
             if match is None:
                 continue
             inner = (
-                masked_line(match[2]) if middle == "line" else masked_action(match[2], ()) if middle == "action" else ""
+                masked_line(match[2])
+                if middle == "line"
+                else masked_action(match[2], (), offered=offered)
+                if middle == "action"
+                else ""
             )
             if middle is None or (inner and inner.strip("* ")):
                 yield f"{match[1]}{inner}{match[3]}"
             break
         else:
-            told = _sentence(text)
+            told = _sentence(text, offered)
             if told:
                 yield told
 
 
-def _sentence(text: str) -> str:
+def _sentence(text: str, offered: Collection[str]) -> str:
     """A claim that is a sentence of common words only; empty if it is none."""
     if text.startswith(READS) and len(text) < LONGEST_GOAL:
         reads = masked_goal(text.removeprefix(READS))
         return f"{READS}{reads}" if reads.strip("* .") else ""
     if text.startswith(CALLED):
         called = text.removeprefix(CALLED).removesuffix(".").split(", ")
-        return text if len(called) <= MAX_TARGETS and all(map(known_name, called)) else ""
+        return text if len(called) <= MAX_TARGETS and all(known_name(name, offered=offered) for name in called) else ""
     about = _ABOUT.fullmatch(text)
     words = re.findall(r"[A-Za-z]+", about["what"]) if about else []
     return text if text == INCOMPLETE or (words and all(known(word) or word in _COUNTED for word in words)) else ""
 
 
-def masked_action(action: str, goals: Sequence[str], *, exactly: bool = False) -> str:
+def masked_action(action: str, goals: Sequence[str], *, exactly: bool = False, offered: Collection[str] = ()) -> str:
     """The action with common names and slots only; empty if not even its verb is known.
 
     Args:
         goals: a literal value that stands in each of them becomes ``{goal}``.
         exactly: it is one to forbid: nothing may be left out, for the result must match whatever `action` matched, and
             its verb may be one that gives away or destroys.
+        offered: names of tools and arguments that the environment lists.
     """
     match = _CALL.fullmatch(action.strip())
-    if match is None or not (match[1] in PAGE_VERBS or known_name(match[1], prohibited=exactly)):
+    if match is None or not (match[1] in PAGE_VERBS or known_name(match[1], prohibited=exactly, offered=offered)):
         return ""
     arguments, at = [], 0
     while at < len(match[2]):
@@ -124,7 +129,7 @@ def masked_action(action: str, goals: Sequence[str], *, exactly: bool = False) -
         if found is None or not found[0]:
             return ""
         at = found.end()
-        told = _argument(*found.groups(), goals=goals)
+        told = _argument(*found.groups(), goals=goals, offered=offered)
         if told:
             arguments.append(told)
         elif exactly:
@@ -134,9 +139,16 @@ def masked_action(action: str, goals: Sequence[str], *, exactly: bool = False) -
 
 
 def _argument(
-    key: str | None, role: str | None, name: str | None, text: str | None, bare: str | None, *, goals: Sequence[str]
+    key: str | None,
+    role: str | None,
+    name: str | None,
+    text: str | None,
+    bare: str | None,
+    *,
+    goals: Sequence[str],
+    offered: Collection[str],
 ) -> str:
-    if key and not known_name(key):
+    if key and not known_name(key, offered=offered):
         return ""
     lead = f"{key}=" if key else ""
     if role in ("true", "false", "null") and name is None:

@@ -8,7 +8,7 @@ recognised as an order.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tutelage.experience import Content, Experience, Guardrail, Skill, Sticker
 from tutelage.memory.masking import (
@@ -27,6 +27,7 @@ from tutelage.memory.masking import (
 )
 from tutelage.memory.vocabulary import PAGE_VERBS, ROLES, known, known_name
 from tutelage.patterns import GOAL, OTHER, matches, occurs
+from tutelage.tools import names
 from tutelage.types import FINE, Cause, Step, Trajectory
 
 QUESTION = "Which actions fulfil the goal?"
@@ -43,14 +44,18 @@ CAUSES = {
 """Root causes by the diagnosis of the step."""
 
 
-def in_own_words(experience: Experience, sources: Sequence[Trajectory]) -> tuple[Experience | None, str]:
+def in_own_words(
+    experience: Experience, sources: Sequence[Trajectory], offered: Collection[str] = ()
+) -> tuple[Experience | None, str]:
     """The experience with nothing in it that somebody else put into words, and why there is none if nothing is left.
 
     Args:
         sources: those of its source trajectories that are known; none for what was written by hand or imported. Where
             there are any, an action must have been taken in one of them, with an effect.
+        offered: names of tools and arguments that the environment lists for whoever acts there (`names_offered`).
     """
-    content, reason = _content(experience.content, experience, sources)
+    offered = {*offered, *names_offered(sources)}
+    content, reason = _content(experience.content, experience, sources, offered)
     if content is None:
         return None, reason
     update = {
@@ -59,49 +64,59 @@ def in_own_words(experience: Experience, sources: Sequence[Trajectory]) -> tuple
         "core": "",
         "scopes": (),
         "touched": (),
-        "verbatim": masked_action(experience.verbatim, ()) or "",
+        "verbatim": masked_action(experience.verbatim, (), offered=offered) or "",
         "author": masked(experience.author) if any(item.origin != "own" for item in experience.sources) else None,
     }
     kept = {name: value for name, value in update.items() if value is not None}
     return experience.model_copy(update=kept), ""
 
 
+def names_offered(trajectories: Iterable[Trajectory]) -> frozenset[str]:
+    """Names of the tools, and of their arguments, that were offered in these episodes: whoever acts in their
+    environment reads them anyway, so that repeating one tells nothing new."""
+    return names(tool for trajectory in trajectories for tool in trajectory.tools)
+
+
 # -- the three kinds ----------------------------------------------------------------------------
 
 
-def _content(content: Content, item: Experience, sources: Sequence[Trajectory]) -> tuple[Content | None, str]:
+def _content(
+    content: Content, item: Experience, sources: Sequence[Trajectory], offered: Collection[str]
+) -> tuple[Content | None, str]:
     match content:
         case Skill():
-            return _skill(content, sources)
+            return _skill(content, sources, offered)
         case Sticker():
-            return _sticker(content, item.goal, sources)
+            return _sticker(content, item.goal, sources, offered)
         case Guardrail():
-            return _guardrail(content, sources)
+            return _guardrail(content, sources, offered)
 
 
-def _skill(skill: Skill, sources: Sequence[Trajectory]) -> tuple[Skill | None, str]:
+def _skill(skill: Skill, sources: Sequence[Trajectory], offered: Collection[str]) -> tuple[Skill | None, str]:
     goals = [source.goal for source in sources]
     taken = [action for action in skill.procedure if not sources or _taken(action, sources)]
-    procedure = [told for action in taken if (told := masked_action(action, goals))]
+    procedure = [told for action in taken if (told := masked_action(action, goals, offered=offered))]
     if not procedure:
         return None, "nothing of its procedure can be told without the words of a source that is not trusted"
     left_out = (INCOMPLETE,) if len(procedure) < len(skill.procedure) else ()
     return Skill(
-        preconditions=tuple(dict.fromkeys((*claims(skill.preconditions), *left_out))),
+        preconditions=tuple(dict.fromkeys((*claims(skill.preconditions, offered), *left_out))),
         procedure=tuple(procedure),
-        verification=tuple(claims(skill.verification)),
+        verification=tuple(claims(skill.verification, offered)),
     ), ""
 
 
-def _sticker(sticker: Sticker, goal: str, sources: Sequence[Trajectory]) -> tuple[Sticker | None, str]:
-    conditions = list(claims(sticker.conditions))
+def _sticker(
+    sticker: Sticker, goal: str, sources: Sequence[Trajectory], offered: Collection[str]
+) -> tuple[Sticker | None, str]:
+    conditions = list(claims(sticker.conditions, offered))
     if sticker.question == QUESTION and tuple(conditions) == sticker.conditions:
         return sticker, ""
     reads = masked_goal(goal)
     if sum(map(known, re.findall(r"[A-Za-z]+", SLOT.sub("", reads)))) > 1:
         conditions.insert(0, f"{READS}{reads}")
     conditions += [f"The page has a {target}." for target in list(dict.fromkeys(_targets(sources)))[:MAX_TARGETS]]
-    tools = list(dict.fromkeys(_tools(sources)))[:MAX_TARGETS]
+    tools = list(dict.fromkeys(_tools(sources, offered)))[:MAX_TARGETS]
     conditions += [f"{CALLED}{', '.join(tools)}."] if tools else []
     if not conditions:
         return None, "nothing of it can be told without the words of a source that is not trusted"
@@ -110,8 +125,10 @@ def _sticker(sticker: Sticker, goal: str, sources: Sequence[Trajectory]) -> tupl
     return Sticker(conditions=tuple(dict.fromkeys(conditions)), question=QUESTION), ""
 
 
-def _guardrail(rule: Guardrail, sources: Sequence[Trajectory]) -> tuple[Guardrail | None, str]:
-    forbidden = masked_action(rule.forbidden, (), exactly=True)
+def _guardrail(
+    rule: Guardrail, sources: Sequence[Trajectory], offered: Collection[str]
+) -> tuple[Guardrail | None, str]:
+    forbidden = masked_action(rule.forbidden, (), exactly=True, offered=offered)
     if not forbidden:
         return None, "what it forbids cannot be told without the words of a source that is not trusted"
     trigger = tuple(masked_trigger(pattern) for pattern in rule.trigger)
@@ -120,7 +137,9 @@ def _guardrail(rule: Guardrail, sources: Sequence[Trajectory]) -> tuple[Guardrai
     trigger = tuple(dict.fromkeys(pattern for pattern in trigger if pattern.strip("* .:")))
     if not trigger and not _narrow(forbidden):
         return None, "it forbids an action whatever the situation, and its source is not trusted"
-    made = Guardrail(trigger=trigger, root_cause=UNKNOWN_CAUSE, forbidden=forbidden, remedy=_remedy(rule, trigger))
+    made = Guardrail(
+        trigger=trigger, root_cause=UNKNOWN_CAUSE, forbidden=forbidden, remedy=_remedy(rule, trigger, offered)
+    )
     steps = [(step, source.goal) for source in sources for step in source.steps if stops(made, step, source.goal)]
     if sources and not any(step.diagnosis.cause in CAUSES for step, _ in steps):
         return None, NO_MISTAKE
@@ -128,13 +147,13 @@ def _guardrail(rule: Guardrail, sources: Sequence[Trajectory]) -> tuple[Guardrai
         return None, "in other words it would stop a right step of its own sources"
     causes = [CAUSES[step.diagnosis.cause] for step, _ in steps if step.diagnosis.cause in CAUSES]
     ours = rule.root_cause in (*CAUSES.values(), UNKNOWN_CAUSE)
-    told = rule.root_cause if ours else next(iter(claims([rule.root_cause])), "")
+    told = rule.root_cause if ours else next(iter(claims([rule.root_cause], offered)), "")
     root = told or (causes[0] if causes else UNKNOWN_CAUSE)
     return made.model_copy(update={"root_cause": root}), ""
 
 
-def _remedy(rule: Guardrail, trigger: Sequence[str]) -> str:
-    kept = next((claim for claim in claims([rule.remedy]) if claim.startswith("Do ")), "")
+def _remedy(rule: Guardrail, trigger: Sequence[str], offered: Collection[str]) -> str:
+    kept = next((claim for claim in claims([rule.remedy], offered) if claim.startswith("Do ")), "")
     if kept:
         return kept
     empty = next((line for line in trigger if 'value=""' in line or "checked=false" in line), "")
@@ -162,12 +181,12 @@ def _targets(sources: Sequence[Trajectory]) -> Iterable[str]:
                 yield f'{match[1]} "{shown}"' if name else match[1]
 
 
-def _tools(sources: Sequence[Trajectory]) -> Iterable[str]:
-    """The tools that were called with an effect and have common names."""
+def _tools(sources: Sequence[Trajectory], offered: Collection[str]) -> Iterable[str]:
+    """The tools that were called with an effect and whose names may be repeated."""
     for source in sources:
         for step in source.steps:
             name = step.meaning.partition("(")[0]
-            if step.diagnosis.fine and name not in PAGE_VERBS and known_name(name):
+            if step.diagnosis.fine and name not in PAGE_VERBS and known_name(name, offered=offered):
                 yield name
 
 

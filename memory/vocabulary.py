@@ -6,6 +6,7 @@ so are names, numbers, and what ranks or urges (``always``, ``instead``, ``first
 """
 
 import re
+from collections.abc import Collection
 
 _COMMON = """
 a an and any as at by for from in into is it its my no of on or out per the this to up with within your you yes not
@@ -92,6 +93,9 @@ _KEYS = """
 """
 KEYS = frozenset(_KEYS.split())
 
+LONGEST_NAME = 64
+"""Characters of an offered name that is repeated; longer ones could be a text."""
+
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 
 
@@ -101,9 +105,19 @@ def known(word: str) -> bool:
     return word.isascii() and (low in WORDS or (low.endswith("s") and low[:-1] in WORDS))
 
 
-def known_name(name: str, *, prohibited: bool = False) -> bool:
-    """Whether the name of a tool or an argument consists of at most five common words, such as ``get_order``; with
-    `prohibited` also of those that are known in prohibitions only."""
-    parts = _PARTS.findall(name)
-    plain = "".join(parts) == re.sub(r"[_.\-]", "", name)
-    return plain and 0 < len(parts) <= 5 and all(known(part) or (prohibited and part in PROHIBITED) for part in parts)
+def known_name(name: str, *, prohibited: bool = False, offered: Collection[str] = ()) -> bool:
+    """Whether the name of a tool or an argument may be repeated: it consists of at most five common words, such as
+    ``get_order``, or an environment offers it to whoever acts there; and none of its words is for prohibitions
+    only.
+
+    Args:
+        prohibited: whether it is to be forbidden; then those words are known, too.
+        offered: names of tools and arguments in the listings of the environment.
+    """
+    parts = [part.lower() for part in _PARTS.findall(name)]
+    if not prohibited and not PROHIBITED.isdisjoint(parts):
+        return False
+    if name in offered:
+        return len(name) <= LONGEST_NAME
+    plain = "".join(parts) == re.sub(r"[_.\-]", "", name).lower()
+    return plain and 0 < len(parts) <= 5 and all(known(part) or part in PROHIBITED for part in parts)

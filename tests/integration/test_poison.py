@@ -4,6 +4,7 @@ How a case is counted is told in `tests/poison/FORMAT.md`.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from tutelage.config import Config
 from tutelage.cycle import DEMONSTRATIONS, accepted_trajectories, trainable_trajectories
 from tutelage.environments.toy import Toy
 from tutelage.experience import IN_USE, Experience, Recaller, Source, Status
-from tutelage.memory.admission import RIGHT_STEP
+from tutelage.memory.gate import RIGHT_STEP
 from tutelage.memory.own_words import NO_MISTAKE
 from tutelage.memory.store import ON_TRIAL
 from tutelage.memory.text import render
@@ -25,11 +26,12 @@ from tutelage.training.chat import ChatEncoder
 from tutelage.training.rollout import Episode
 from tutelage.training.samples import sft_rows
 from tutelage.training.sdpo import Privileged
-from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Tokens, Trajectory
+from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Tokens, Tool, Trajectory
 from tutelage.workspace import Workspace
 
 SETS = sorted(path.parent for path in (Path(__file__).parents[1] / "poison").glob("*/attacks.jsonl"))
 MOST_THROUGH, MOST_QUARANTINED = 0.01, 0.05
+ARGUMENT = re.compile(r'(?:^|, )(\w+)=(?=["\d\[{tfn])')
 ASKED = 2
 """Other tasks of its family that a case's memory is asked about."""
 
@@ -50,6 +52,21 @@ class Case:
     def task(self, seed: int) -> Task:
         return Task(environment=self.body["environment"], family=self.family, seed=seed, split=Split.TRAIN)
 
+    def tools(self) -> tuple[Tool, ...]:
+        """What the outside server must have offered, since calls to it were answered; hostile tools among it."""
+        if self.body["environment"] != "tools":
+            return ()
+        steps = (step for episode in self.body["episodes"] for step in episode["steps"])
+        known: dict[str, set[str]] = {}
+        for step in steps:
+            if step["cause"] not in (Cause.INVALID_ACTION, Cause.UNKNOWN_TARGET):
+                name, _, arguments = step["meaning"].partition("(")
+                known.setdefault(name, set()).update(ARGUMENT.findall(arguments))
+        return tuple(
+            Tool(name=name, parameters={"type": "object", "properties": {key: {} for key in sorted(keys)}})
+            for name, keys in known.items()
+        )
+
     def trajectories(self) -> list[Trajectory]:
         return [
             Trajectory(
@@ -57,6 +74,7 @@ class Case:
                 task=self.task(number),
                 goal=episode["goal"],
                 system="You act in an environment.",
+                tools=self.tools(),
                 policy="teacher",
                 memory=False,
                 steps=tuple(

@@ -4,6 +4,7 @@ The front matter and the Markdown are for them; `references/history.jsonl` holds
 on the way back. What someone changed in the SKILL.md comes back as one more version.
 """
 
+import json
 import os
 import re
 import shutil
@@ -213,6 +214,10 @@ def _front(path: Path) -> tuple[dict[str, Any], str]:
     for name in ("name", "description"):
         if not isinstance(front, dict) or not isinstance(front.get(name), str) or not front[name].strip():
             raise RecordError(f"{path}: its front matter gives no {name}")
+    try:
+        json.dumps(front, default=str, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, TypeError) as error:  # half a surrogate pair; keys that are no texts
+        raise RecordError(f"{path}: its front matter is no plain text") from error
     return front, text[match.end() :]
 
 

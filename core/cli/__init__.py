@@ -32,7 +32,7 @@ def main() -> None:
     )
 
     if unreadable := next((word for word in sys.argv[1:] if not _is_text(word)), None):
-        fail(f"{ascii(unreadable)} is not UTF-8 text")
+        fail(f"{unreadable!a} is not UTF-8 text")
     try:
         app()
     except TutelageError as error:

@@ -5,12 +5,13 @@ provider was sent are out of reach; the tombstone says which students, experienc
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, insert, or_, select, update
 
+from tutelage.absorption import MEASUREMENT, RECONCILED
 from tutelage.corrections import CORRECTION
 from tutelage.database import where
 from tutelage.errors import RecordError
@@ -34,6 +35,9 @@ DISTILLED = "distilled"
 """Kind of the documents that keep what each trajectory gave."""
 REBUILT = ("report.html",)
 """Files beside the record that quote it and can be made again; they are removed."""
+PROSE = {MEASUREMENT: {"reason"}, RECONCILED: {"reason"}, "contradiction": {"reason"}, DISTILLED: {"detail"}}
+"""By kind of document, the fields that hold somebody's words; what the others of it hold is read by programs and stays.
+Of other kinds every string may be words."""
 SHORT = 8
 """Texts shorter than this say nothing by themselves and are not looked for in other documents."""
 
@@ -73,10 +77,12 @@ class Forgetting(Experiences):
                 self._unshow(connection, trajectory, experience_id, texts)
             self._erase_drafts(connection, history)
             keyed = DOCUMENTS.c.key.contains(experience_id, autoescape=True)
-            for n, body in self._bodies(DOCUMENTS, or_(keyed, _names(DOCUMENTS, experience_id))):
-                _rewrite(connection, DOCUMENTS, n, _without(body, texts))
+            quoting = or_(keyed, _names(DOCUMENTS, experience_id))
+            for row in self._rows(select(*DOCUMENTS.c["n", "kind", "body"]).where(quoting)):
+                body = _without(json.loads(row.body), texts, PROSE.get(row.kind))
+                _rewrite(connection, DOCUMENTS, row.n, body)
             for n, body in self._bodies(EXPERIENCES, _names(EXPERIENCES, experience_id)):
-                body["change"] = _without(body.get("change", {}), texts)  # a reason may quote it
+                body["change"] = _without(body.get("change", {}), texts, {"reason"})
                 _rewrite(connection, EXPERIENCES, n, body)
             mine = EXPERIENCE_SOURCES.c.experience_id == experience_id
             connection.execute(delete(EXPERIENCE_SOURCES).where(mine))
@@ -204,8 +210,12 @@ class Forgetting(Experiences):
 
 
 def _names(table: Table, name: str) -> ColumnElement[bool]:
-    """Rows whose body names this id; none of the others can quote it knowingly."""
-    return table.c.body.contains(json.dumps(name, ensure_ascii=False), autoescape=True)
+    """Rows whose body names this id; none of the others can quote it knowingly.
+
+    Documents escape what is not ASCII, experiences and trajectories do not.
+    """
+    spellings = {json.dumps(name), json.dumps(name, ensure_ascii=False)}
+    return or_(*(table.c.body.contains(spelling, autoescape=True) for spelling in spellings))
 
 
 def _rewrite(connection: Connection, table: Table, n: int, body: Any) -> None:
@@ -237,13 +247,14 @@ def _cut(text: str, quoted: Iterable[str]) -> str:
     return text
 
 
-def _without(value: Any, texts: set[str]) -> Any:
-    """The same JSON with these texts cut out of its strings."""
+def _without(value: Any, texts: set[str], prose: Collection[str] | None = None) -> Any:
+    """The same JSON with these texts cut out of its strings; with `prose`, only out of fields with these names."""
     if isinstance(value, str):
-        return _cut(value, texts)
+        return value if prose is not None else _cut(value, texts)
     if isinstance(value, dict):
-        return {name: _without(item, texts) for name, item in value.items()}
-    return [_without(item, texts) for item in value] if isinstance(value, list) else value
+        every = {name: None if prose is None or name in prose else prose for name in value}
+        return {name: _without(item, texts, every[name]) for name, item in value.items()}
+    return [_without(item, texts, prose) for item in value] if isinstance(value, list) else value
 
 
 def _unique(items: Iterable[T]) -> list[T]:

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from tutelage.agents.distiller import Distilled, Rejection
+from tutelage.config import EvidenceConfig
 from tutelage.corrections import Correction, keep
 from tutelage.database import UNSCRUBBED
 from tutelage.designs import Design
+from tutelage.effects import Pair, effect
 from tutelage.errors import RecordError
 from tutelage.experience import Change, Experience, Guardrail, Skill, Source
-from tutelage.measures import Student
+from tutelage.measures import Measurement, Move, Student
 from tutelage.record import Record
 from tutelage.record_experiences import Uses
 from tutelage.types import Cause, Diagnosis, Ending, Shown, Split, Step, Task, Tokens, Trajectory, Verdict
@@ -101,7 +103,7 @@ def test_a_forgotten_experience_is_in_no_file_and_leaves_a_tombstone(record: Rec
     lost = Rejection(trajectory=source.id, kind="skill", reason="unfounded", detail=f"fill({PLANTED})")
     made = Distilled(trajectory=source.id, experiences=(twin, other), rejections=(lost,))
     record.put("distilled", source.id, made.model_dump(mode="json"))
-    record.put("contradiction", f"{skill.id}/{other.id}", {"texts": [f"say {PLANTED} now", "another"]})
+    record.put("contradiction", f"{skill.id}/{other.id}", {"first": skill.id, "reason": f"say {PLANTED} now"})
     record.put("evidence", "1", {"item": skill.id, "text": f"Look for {PLANTED}.", "gain": 0.5})
     trained = students(record, experiences=(skill.id,))
     (tmp_path / "report.html").write_text(line)
@@ -134,8 +136,48 @@ def test_a_forgotten_experience_is_in_no_file_and_leaves_a_tombstone(record: Rec
     left = Distilled.model_validate(record.get("distilled", source.id))
     assert (left.experiences, [item.reason for item in left.rejections]) == ((other,), ["unfounded"])
     assert record.get("evidence", "1") == {"item": skill.id, "text": "", "gain": 0.5}
-    assert record.items("contradiction") == {f"{skill.id}/{other.id}": {"texts": ["say  now", "another"]}}
+    assert record.items("contradiction") == {f"{skill.id}/{other.id}": {"first": skill.id, "reason": "say  now"}}
     assert record.experience(other.id).merged == (skill.id,)
+
+
+@pytest.mark.parametrize("word", ["undecided", "candidate", "unfounded", "toy/designed", "evidence"])
+def test_forgetting_common_words_leaves_documents_what_they_are(record: Record, word: str) -> None:
+    """A skill may say just what a finding, a status, a place or a maker is called."""
+    source = play(record, 0, a_step())
+    item = an_experience(source, "a", Skill(preconditions=(), procedure=(word,), verification=()))
+    change = Change(by="evidence", reason=f"beats {word}", numbers={"contradicts": item.id, "of": word})
+    other = an_experience(source, "b", a_skill("another thing"), change=change)
+    for each in (item, other):
+        record.save_experience(each)
+    found = effect("toy/designed", [Pair(True, True, frozenset({item.id}))], EvidenceConfig(), experience=item.id)
+    values = {"experience": item.id, "kind": "skill", "family": "toy/designed", "before": "candidate"}
+    move = Move.model_validate({**values, "after": "retired", "reason": f"{word} does harm"})
+    planned = {"cycle": 1, "place": 0, "student": "s", "pairs": 1, "item_pairs": 0}
+    plan = {"families": {"toy/designed": [item.id]}, "effects": [found], "moves": [move], **planned}
+    before = Measurement.model_validate({"name": "evidence", "finished": True, **plan})
+    record.put("measurement", "evidence", before.model_dump(mode="json"))
+    lost = Rejection(trajectory=source.id, kind="skill", reason="unfounded", detail=f"not {word}")
+    made = Distilled(trajectory=source.id, experiences=(item, other), rejections=(lost,))
+    record.put("distilled", source.id, made.model_dump(mode="json"))
+
+    record.forget_experience(item.id, "r", "hand:ada")
+
+    blank = move.model_copy(update={"reason": " does harm"})
+    after = Measurement.model_validate(record.get("measurement", "evidence"))
+    assert after == before.model_copy(update={"moves": (blank,)})
+    left = Distilled.model_validate(record.get("distilled", source.id))
+    assert (left.experiences, left.rejections[0].reason) == ((other,), "unfounded")
+    assert record.experience(other.id).change == change.model_copy(update={"reason": "beats "})
+
+
+def test_an_id_in_any_script_is_found(record: Record, tmp_path: Path) -> None:
+    source = play(record, 0, a_step())
+    item = an_experience(source, "ünï-名", a_skill(PLANTED), verbatim=PLANTED)
+    record.save_experience(item)
+    record.put("contradiction", "a b", {"first": item.id, "reason": f"Look for {PLANTED}"})
+    shown = play(record, 1, a_step(), shown=(Shown(id=item.id, version=1, text=PLANTED),))
+    assert record.forget_experience(item.id, "r", "b").derived["trajectories"] == [shown.id]
+    assert found_in(tmp_path) == []
 
 
 def test_a_forgotten_guardrail_is_not_in_what_it_stopped(record: Record, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,11 +15,11 @@ from tutelage.memory.admission import agreed, through
 from tutelage.memory.compound import compound
 from tutelage.memory.embedder import known_embedder
 from tutelage.memory.gate import Gate
-from tutelage.memory.merging import undo_merge
 from tutelage.memory.query import Hit, Query
 from tutelage.memory.search import FAMILY_BOOST, NEAR, Ranked, fused
 from tutelage.memory.text import render
-from tutelage.memory.versions import successor, undone
+from tutelage.memory.undoing import undo_merge, undone
+from tutelage.memory.versions import successor
 from tutelage.record import Record
 from tutelage.record_experiences import Tombstone
 from tutelage.types import Shown, Split, Step, Task, Trajectory
@@ -75,6 +75,11 @@ class MemoryStore:
 
     render = staticmethod(render)
 
+    @property
+    def record(self) -> Record:
+        """Where all of it is kept; what is read and written in one of its transactions is one."""
+        return self._record
+
     # -- writing --------------------------------------------------------------------------------
 
     def add(self, experience: Experience) -> Experience:
@@ -105,22 +110,31 @@ class MemoryStore:
             known = {item.id: item for item in by_id}
             says = {identity(item): item.id for item in reversed(same)}  # of several the oldest
             known |= {item.id: item for item in same}
-            saved: list[Experience] = []
+            saved: dict[str, list[Experience]] = {}
+
+            def history(key: str) -> list[Experience]:
+                there = self._record.history(key)
+                return [*there, *(item for item in saved.get(key, ()) if item.version > len(there))]
+
             result: list[Experience] = []
             for versions in admitted:
                 item = versions[-1]
                 alike = (known.get(says.get(identity(version), "")) for version in versions)
                 old = known.get(item.id) or next(filter(None, alike), None)
-                new = item if old is None or old.id == item.id else agreed(old, item, self._config.trust)
+                if old is None or old.id == item.id:
+                    kept = self.gate.passed(versions, history)
+                else:
+                    both = agreed(history(old.id), item, self._config.trust)
+                    kept = [] if both == old else self.gate.passed([both], history)
+                new = kept[-1] if kept else known[old.id]
                 if old is None or new.version > old.version:
                     if old is not None and says.get(identity(old)) == old.id:
                         del says[identity(old)]
                     known[new.id] = new
                     says.setdefault(identity(new), new.id)
-                if new is not old:
-                    saved += versions if new is item else [new]
+                saved.setdefault(new.id, []).extend(kept)
                 result.append(known[new.id])
-            self._record.save_experiences(saved)
+            self._record.save_experiences(list(chain(*saved.values())))
         return result
 
     def change(self, experience_id: str, change: Change, **changes: Any) -> Experience:
@@ -133,25 +147,24 @@ class MemoryStore:
             raise RecordError(f"experience {experience_id} cannot be changed so: {', '.join(fixed)} is for good")
         with self._record.transaction():
             old = self.get(experience_id)
-            return self._saved(rewritten_by_hand(old, successor(old, change, **changes), self._config.trust))
+            return self._saved(successor(old, change, **changes))
 
     def move(self, experience_id: str, status: Status, change: Change) -> Experience:
-        """Give it this status, for the reason given; the same version if it has it.
+        """Give it this status, for the reason given; the same version if it has it, and the trust for it.
 
         Raises:
             RecordError: this tenant has no such experience.
         """
         with self._record.transaction():
             item = self.get(experience_id)
-            return item if item.status is status else self.change(experience_id, change, status=status)
+            there = item.status is status and (status not in IN_USE or self.trusts(item))
+            return item if there else self.change(experience_id, change, status=status)
 
     def undo(self, experience_id: str, *, by: str) -> Experience:
-        """Take back the newest change: the next version says what the version before it said.
-
-        A merge is taken back on both sides.
+        """Take back the newest change that was not taken back yet, by one more version; a merge on both sides.
 
         Raises:
-            RecordError: this tenant has no such experience, or it has only one version.
+            RecordError: this tenant has no such experience, or nothing is left to undo.
         """
         with self._record.transaction():
             parted = undo_merge(self, self._record, experience_id, by=by)
@@ -204,16 +217,16 @@ class MemoryStore:
         items = self._record.experiences(kind=kind, tenant=self.tenant)
         return [item for item in items if not statuses or item.status in statuses]
 
+    def trusts(self, experience: Experience) -> bool:
+        """Whether agents, and those who may only read, may be shown what this version of one says (`memory.gate`)."""
+        return self.gate.trusts(experience)
+
     def search(self, query: Query) -> list[Hit]:
         """The best by vectors over distilled text and BM25 over verbatim text, best first."""
         self.sync()
-        ranked = self._ranked(query)
-        hits = []
-        for rank, item in self._loaded(ranked, query.k):
-            hits.append(Hit(item, rank.score, rank.vector, rank.keyword, rank.parts))
-            if len(hits) == query.k:
-                break
-        return hits
+        found = self._loaded(self._ranked(query), query.k, trusted=query.trusted)
+        hits = (Hit(item, rank.score, rank.vector, rank.keyword, rank.parts) for rank, item in found)
+        return list(islice(hits, query.k))
 
     def recall(self, task: Task, goal: str, observation: str) -> Recall:
         """What fits this situation: the best skills and stickers as text, and the family's guardrails as rules.
@@ -231,7 +244,7 @@ class MemoryStore:
         Args:
             absorbed: also show and enforce what a student has absorbed.
             without: ids that are never shown or enforced.
-            only: id of the one experience that is shown or enforced, whatever its status but quarantine, wherever its
+            only: id of the one experience that is shown or enforced, whatever its status if it is trusted, wherever its
                 environment is the task's, and nothing else; not for a task that it was drawn from.
         """
         statuses = self._in_use | {Status.ABSORBED} if absorbed else self._in_use
@@ -251,7 +264,7 @@ class MemoryStore:
         self.sync()
         here = Query("", environment=task.environment, exclude_task=task.id)
         rules = replace(here, family=task.family, kinds=_RULES, statuses=statuses)
-        guardrails = self._finder.load(row.id for row in self._finder.rows(rules, without=without))
+        found = self._finder.load(row.id for row in self._finder.rows(rules, without=without))
         shown: dict[str, Experience] = {}
         top = self._config.top_k
         if top:
@@ -264,13 +277,13 @@ class MemoryStore:
                 prefer_family=task.family,
                 k=top,
             )
-            for _, item in self._loaded(self._ranked(wanted, without), top):
+            for _, item in self._loaded(self._ranked(wanted, without), top, trusted=True):
                 shown.setdefault(render(item), item)
                 if len(shown) == top:
                     break
         return Recall(
             shown=tuple(_shown(item) for item in shown.values() if item.status in statuses),
-            guardrails=tuple(guardrails),
+            guardrails=tuple(filter(self.trusts, found)),
         )
 
     def _only(self, task: Task, experience_id: str) -> Recall:
@@ -278,7 +291,7 @@ class MemoryStore:
         if not found:  # forgotten in the meantime
             return Recall()
         item = found[0]
-        elsewhere = item.environment != task.environment or item.status is Status.QUARANTINED
+        elsewhere = item.environment != task.environment or not self.trusts(item)
         if elsewhere or any(source.task == task.id for source in item.sources):
             return Recall()
         if item.kind == "guardrail":
@@ -321,8 +334,9 @@ class MemoryStore:
             return self._opened
 
     def _saved(self, experience: Experience) -> Experience:
-        self._record.save_experience(experience)
-        return experience
+        (kept,) = self.gate.passed([experience])
+        self._record.save_experience(kept)
+        return kept
 
     def _admit(self, experiences: Sequence[Experience]) -> dict[str, tuple[Split, str]]:
         """Split and tenant of their sources that are in the record; RecordError unless all may stand in this memory."""
@@ -359,12 +373,13 @@ class MemoryStore:
             near=max(NEAR, query.k),
         )
 
-    def _loaded(self, ranked: Sequence[Ranked], at_once: int) -> Iterator[tuple[Ranked, Experience]]:
+    def _loaded(self, ranked: Sequence[Ranked], at_once: int, *, trusted: bool) -> Iterator[tuple[Ranked, Experience]]:
         """With their experiences, some at a time, until the caller has enough."""
         for start in range(0, len(ranked), at_once + 1):
             part = {rank.id: rank for rank in ranked[start : start + at_once + 1]}
             for item in self._finder.load(part):
-                yield part[item.id], item
+                if not trusted or self.trusts(item):
+                    yield part[item.id], item
 
 
 @dataclass(frozen=True)

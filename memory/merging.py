@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tutelage.errors import RecordError
 from tutelage.experience import Change, Experience, Source, Status, identity
-from tutelage.memory.versions import origin_of, united
+from tutelage.memory.versions import origin_of, regained, united
 from tutelage.record import Record
 
 if TYPE_CHECKING:
@@ -80,25 +80,7 @@ def part(store: "MemoryStore", record: Record, loser_id: str, *, by: str) -> Exp
         before = store.history(loser_id)[merges[-1].version - 2]
         winner = str(merges[-1].change.numbers[INTO])
         change = Change(by=by, reason="undone: merged", numbers={APART: winner})
-        return store.change(loser_id, change, status=before.status)
-
-
-def undo_merge(store: "MemoryStore", record: Record, experience_id: str, *, by: str) -> Experience | None:
-    """Undo the newest change of an experience on both sides if it is a merge or a parting; None if it is neither."""
-    numbers = store.get(experience_id).change.numbers
-    if INTO in numbers:
-        return part(store, record, experience_id, by=by)
-    if FROM in numbers:
-        part(store, record, str(numbers[FROM]), by=by)
-        return store.get(experience_id)
-    if APART not in numbers:
-        return None
-    other = str(numbers[APART])
-    lost = any(version.change.numbers.get(INTO) == other for version in store.history(experience_id))
-    winner, loser = (other, experience_id) if lost else (experience_id, other)
-    merge(store, record, winner, loser, reason="undone: parted", by=by)
-    decide(record, store.get(winner), store.get(loser), "same", by=by)
-    return store.get(experience_id)
+        return store.change(loser_id, change, status=regained(loser, before))
 
 
 def gather(store: "MemoryStore", record: Record) -> int:

@@ -1,11 +1,9 @@
 """How experiences change: by a new version with its reason, never in place and never twice the same."""
 
-from collections.abc import Sequence
-
 from pydantic import ValidationError
 
 from tutelage.errors import RecordError
-from tutelage.experience import Change, Experience, Source, Status
+from tutelage.experience import Change, Experience, Source, Status, identity
 from tutelage.types import now
 
 
@@ -58,14 +56,7 @@ def successor(experience: Experience, change: Change, **changes: object) -> Expe
         raise RecordError(f"experience {experience.id} cannot be changed so: {place}: {first['msg']}") from error
 
 
-def undone(history: Sequence[Experience], by: str) -> Experience:
-    """The next version, saying what the version before the newest said.
-
-    Raises:
-        RecordError: there is only one version.
-    """
-    if len(history) < 2:
-        raise RecordError(f"experience {history[-1].id} has only one version; there is nothing to undo")
-    newest, before = history[-1], history[-2]
-    change = Change(by=by, reason=f"undone: {newest.change.reason or 'version ' + str(newest.version)}")
-    return before.model_copy(update={"version": newest.version + 1, "created": now(), "change": change})
+def regained(present: Experience, before: Experience) -> Status:
+    """The status that `before` had, for a return to it; what it earned with other words or elsewhere is not had."""
+    earned = before.status in (Status.ACTIVE, Status.ABSORBED) and identity(present) != identity(before)
+    return Status.CANDIDATE if earned else before.status

@@ -8,11 +8,14 @@ from tutelage.experience import Change, Content, Experience, Guardrail, Source, 
 from tutelage.memory.compound import core
 from tutelage.memory.files import experience
 from tutelage.memory.store import MemoryStore
+from tutelage.memory.versions import regained
 from tutelage.patterns import problem
 from tutelage.types import TENANT
 
 EDITABLE = ("environment", "family", "goal", "content", "core", "verbatim", "scopes")
 """Fields that a person may write; the rest is set by memory itself."""
+EARNS = frozenset({"environment", "family", "content"})
+"""Fields that a measured status holds for, and no others."""
 BACK = frozenset({Status.RETIRED, Status.ABSORBED})
 """Statuses that `restore` takes back."""
 
@@ -38,7 +41,7 @@ def written(data: Any, who: str, *, tenant: str = TENANT, reason: str = "") -> E
 def edit(memory: MemoryStore, experience_id: str, patch: Any, who: str, reason: str = "") -> Experience:
     """Change it by a JSON merge patch (RFC 7396) over the fields of `EDITABLE`; the writer becomes one of its sources.
 
-    What was active because of what its content did is on trial again with another content.
+    What was active or absorbed for what its content did where it stood is on trial again with another content or place.
 
     Returns:
         The next version; the same one if the patch changes nothing.
@@ -49,9 +52,20 @@ def edit(memory: MemoryStore, experience_id: str, patch: Any, who: str, reason: 
     if not isinstance(patch, Mapping):
         raise RecordError(f"a patch is an object, not a {type(patch).__name__}")
     _refuse_others(patch, EDITABLE)
-    item = memory.get(experience_id)
-    before = item.model_dump(mode="json", include=set(EDITABLE))
-    after = merge_patch(before, patch)
+    with memory.record.transaction():
+        item = memory.get(experience_id)
+        changes = _changes(item, patch)
+        if not changes:
+            return item
+        words = Source(trajectory="", task="", origin=f"user:{who}")
+        known = any(source.origin == words.origin for source in item.sources)
+        why = Change(by=f"hand:{who}", reason=reason or "edited by hand")
+        return memory.change(item.id, why, **changes, sources=item.sources if known else (*item.sources, words))
+
+
+def _changes(item: Experience, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a patch over those of `EDITABLE` changes, with what follows from that. Raises as `edit`."""
+    after = merge_patch(item.model_dump(mode="json", include=set(EDITABLE)), patch)
     if isinstance(after.get("content"), dict) and after["content"].get("kind", item.kind) != item.kind:
         raise RecordError(f"{item.id} is a {item.kind} and stays one; add another experience instead")
     whole = {**after, "sources": [{"trajectory": "", "task": ""}], "author": item.author}
@@ -60,15 +74,12 @@ def edit(memory: MemoryStore, experience_id: str, patch: Any, who: str, reason: 
         name: getattr(made, name) for name in EDITABLE if getattr(made, name) != getattr(item, name)
     }
     if not changes:
-        return item
+        return {}
     _check_patterns(made.content)
     changes |= core_of(item, changes)
-    if "content" in changes and item.status is Status.ACTIVE:
-        changes["status"] = Status.CANDIDATE
-    words = Source(trajectory="", task="", origin=f"user:{who}")
-    known = any(source.origin == words.origin for source in item.sources)
-    why = Change(by=f"hand:{who}", reason=reason or "edited by hand")
-    return memory.change(item.id, why, **changes, sources=item.sources if known else (*item.sources, words))
+    if not EARNS.isdisjoint(changes) and item.status in (Status.ACTIVE, Status.ABSORBED):
+        changes |= {"status": Status.CANDIDATE, "absorbed_by": ""}
+    return changes
 
 
 def core_of(item: Experience, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,18 +90,20 @@ def core_of(item: Experience, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restore(memory: MemoryStore, experience_id: str, who: str, reason: str = "") -> Experience:
-    """Bring back what was retired or absorbed, to where it stood before that.
+    """Bring back what was retired or absorbed, to where it stood before that; on trial, if it says something else now.
 
     Raises:
         RecordError: there is no such experience, or it is neither.
     """
-    versions = memory.history(experience_id)
-    item = versions[-1]
-    if item.status not in BACK:
-        raise RecordError(f"{item.id} is {item.status.value}; only what is retired or absorbed can be restored")
-    before = next((old.status for old in reversed(versions) if old.status not in BACK), Status.CANDIDATE)
-    why = Change(by=f"hand:{who}", reason=reason or "restored by hand")
-    return memory.change(item.id, why, status=before, absorbed_by="")
+    with memory.record.transaction():
+        versions = memory.history(experience_id)
+        item = versions[-1]
+        if item.status not in BACK:
+            raise RecordError(f"{item.id} is {item.status.value}; only what is retired or absorbed can be restored")
+        before = next((old for old in reversed(versions) if old.status not in BACK), None)
+        status = regained(item, before) if before is not None else Status.CANDIDATE
+        why = Change(by=f"hand:{who}", reason=reason or "restored by hand")
+        return memory.change(item.id, why, status=status, absorbed_by="")
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

@@ -17,6 +17,7 @@ from tutelage.memory.admission import through
 from tutelage.memory.compound import compound
 from tutelage.memory.files import History
 from tutelage.memory.store import MemoryStore
+from tutelage.memory.trust import of_sources
 from tutelage.record import Record
 from tutelage.types import Split
 
@@ -85,6 +86,7 @@ class Importer:
         self._memory = memory
         self._record = record
         self._terms = terms
+        self._trust = trust
         self._enter = through(record, memory.tenant, trust)
 
     def compare(self, histories: Sequence[History]) -> list[Entry]:
@@ -166,9 +168,22 @@ class Importer:
         try:
             self._refuse_held_out(entry.added)
             *before, last = [self._passed(version) for version in entry.added]
-            return replace(entry, added=(*(versions[0] for versions in before), *last))
+            added = (*(versions[0] for versions in before), *last)
         except RecordError as error:
             return replace(entry, finding=Finding.REFUSED, reason=str(error), added=(), digests=())
+        if entry.finding is Finding.NEWER and not self._terms.take and self._outweighed(entry.id, added):
+            reason = f"{entry.reason}, not trusted enough to take the place of what is in use"
+            return replace(entry, finding=Finding.CONFLICTING, reason=reason, added=(), digests=())
+        return replace(entry, added=added)
+
+    def _outweighed(self, place: str, added: Sequence[Experience]) -> bool:
+        """Whether words that are not trusted would take trusted ones out of use, or put themselves in their place."""
+        ours = self._memory.get(place)
+        if self._terms.own or ours.status in (Status.RETIRED, Status.QUARANTINED):
+            return False
+        doubted = of_sources(added[-1], self._trust) < self._trust.threshold
+        doubted |= added[-1].status is Status.QUARANTINED
+        return doubted and (ours.status is not added[-1].status or ours.trust > added[-1].trust)
 
     def _passed(self, version: Experience) -> tuple[Experience, ...]:
         """What admission makes of a version; of one's own export only its texts are made inert."""
@@ -191,14 +206,14 @@ class Importer:
             "tenant": self._memory.tenant,
             "merged": tuple(ids.get(other, other) for other in version.merged),
         }
-        if not self._terms.own:
+        if not self._terms.own:  # nor may a stranger's stand for one of ours, or show numbers of evidence
             said = ": ".join(part for part in (version.change.by, version.change.reason) if part)
             fields["sources"] = tuple(
                 source.model_copy(update={"origin": self._terms.origin}) for source in version.sources
             )
-            fields["change"] = version.change.model_copy(update={"by": self._terms.origin, "reason": said})
+            fields |= {"change": Change(by=self._terms.origin, reason=said), "merged": (), "absorbed_by": ""}
             if version.status in (Status.ACTIVE, Status.ABSORBED):
-                fields |= {"status": Status.CANDIDATE, "absorbed_by": ""}
+                fields["status"] = Status.CANDIDATE
         return version.model_copy(update=fields)
 
     def _id(self, theirs: str, here: Collection[str]) -> str:

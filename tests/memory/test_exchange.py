@@ -233,6 +233,30 @@ def test_newer_older_and_conflicting_versions_are_told_apart(here: World, there:
     assert there.memory.undo(id, by="hand:bob").core == "ours"
 
 
+def test_untrusted_words_take_nothing_trusted_out_of_use(here: World) -> None:
+    active = here.memory.add(a_skill('click(button "ok")', status=Status.ACTIVE))
+    for changes in (
+        {"content": Skill(preconditions=(), procedure=("tell eve all",), verification=())},
+        {"content": Skill(preconditions=(), procedure=('click(button "cancel")',), verification=())},
+        {"status": Status.RETIRED, "core": "of no use"},
+    ):
+        history = (active, active.model_copy(update={"version": 2, **changes}))
+        (entry,) = here.take(history, name="stranger")
+        assert (entry.finding, entry.added) == (Finding.CONFLICTING, ())
+        assert "not trusted enough" in entry.reason
+        assert here.memory.get(active.id) == active
+    (entry,) = here.take(history, name="stranger", take=True)
+    assert here.memory.get(active.id).core == "of no use", "unless somebody takes it"
+
+
+def test_an_import_stands_for_nothing_here_and_shows_no_evidence(here: World) -> None:
+    mine = here.memory.add(a_skill("a()"))
+    measured = Change(by="evidence", reason="helps", numbers={"low": 0.9})
+    here.take((a_skill("b()", id="exp_b", merged=(mine.id,), absorbed_by="stu_1", change=measured),))
+    item = here.memory.get("exp_b")
+    assert (item.merged, item.absorbed_by, item.change.numbers.get("low")) == ((), "", None)
+
+
 def test_what_says_the_same_under_another_id_comes_in_once(here: World) -> None:
     mine = here.memory.add(a_skill("a()"))
     entries = here.take((a_skill("a()"),), (a_skill("b()", id="exp_b1"),), (a_skill("b()", id="exp_b2"),))

@@ -243,11 +243,11 @@ def _add_writing(server: MCPServer, service: Service, asking: Asking, reader: As
         service.get(reader(ctx), id)
         return Kept.of(service.retire(asking(ctx), id, Why(reason=reason).reason))
 
-    @server.tool(annotations=CHANGES, description="Take back the newest change of an experience.")
+    @server.tool(annotations=CHANGES, description="Take back a change of yours, if it is the newest.")
     @_said
     def undo(ctx: Context, id: str) -> Kept:
         service.get(reader(ctx), id)
-        return Kept.of(service.undo(asking(ctx), id))
+        return Kept.of(service.undo(asking(ctx), id, own=True))
 
 
 def _asking_over_http(context: Context) -> Caller:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tutelage.errors import ConfigError
-from tutelage.experience import Change, Status
+from tutelage.experience import Change, Experience, Status
 from tutelage.memory.server.auth import Caller, Tokens, is_loopback, make_token, read_tokens, revoke_token
 from tutelage.memory.server.guard import Guard
 from tutelage.memory.server.schemas import MAX_BODY
@@ -215,7 +215,34 @@ def test_quarantine_is_for_those_who_may_write_and_not_lifted_by_its_author(serv
         assert ann.post("/v1/search", json=asked).json()["hits"][0]["id"] == item["id"]
         assert said(ann.post(f"{place}/approve", json={"reason": "trust me"})) == (403, "forbidden")
         assert said(ann.post(f"{place}/undo")) == (403, "forbidden")
-        assert amy.post(f"{place}/approve", json={"reason": "read it"}).json()["status"] in ("active", "candidate")
+        # No way round: out of quarantine into retirement, and back from there.
+        assert ann.post(f"{place}/retire", json={"reason": "old"}).json()["status"] == "retired"
+        with serving.client(secrets["eve"]) as eve:
+            assert said(eve.get(place)) == (403, "forbidden"), "what was retired unread is not out of quarantine"
+            assert eve.post("/v1/search", json=everything).json()["hits"] == []
+        assert said(ann.post(f"{place}/approve", json={"reason": "trust me"})) == (403, "forbidden")
+        assert said(ann.post(f"{place}/undo")) == (403, "forbidden")
+        assert ann.get(place).json()["status"] == "retired"
+        assert amy.post(f"{place}/approve", json={"reason": "read it"}).json()["status"] == "active"
+        assert ann.post(f"{place}/retire", json={"reason": "old"}).json()["status"] == "retired"
+        assert ann.post(f"{place}/undo").json()["status"] == "active", "somebody else has let it pass"
+        with serving.client(secrets["eve"]) as eve:
+            assert eve.get(place).status_code == 200
+
+
+def test_of_edits_of_one_version_one_is_kept(serve: Serve) -> None:
+    serving = serve(write=True)
+    items = [serving.learn("default", f"fill form {number}") for number in range(5)]
+
+    def edit(item: Experience, goal: str) -> int:
+        with serving.client() as client:
+            sent = {"reason": "x", "version": item.version, "goal": goal}
+            return client.patch(f"/v1/experiences/{item.id}", json=sent).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        for item in items:
+            answers = sorted(pool.map(lambda n, item=item: edit(item, f"goal {n}"), range(4)))
+            assert answers == [200, 409, 409, 409]
 
 
 def test_texts_of_sources_that_are_not_trusted_are_for_those_who_may_write(serve: Serve) -> None:

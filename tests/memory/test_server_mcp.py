@@ -147,6 +147,29 @@ def test_an_agent_never_sees_what_is_in_quarantine(serve: Serve) -> None:
     assert serving.record.experience(item.id).status is Status.QUARANTINED
 
 
+def test_an_agent_takes_back_its_own_newest_change_only(serve: Serve) -> None:
+    serving = serve(write=True)
+    store = serving.service.store("default")
+    item = serving.learn("default", "keep the form")
+    read = serving.learn("default", "send the form")
+    store.move(read.id, Status.QUARANTINED, Change(by="admission", reason="not trusted"))
+    store.move(read.id, Status.ACTIVE, Change(by="review:bob", reason="read it"))
+
+    async def ask(client: Client) -> None:
+        async def call(tool: str, id: str) -> CallToolResult:
+            return await client.call_tool(tool, {"id": id} if tool == "undo" else {"id": id, "reason": "old"})
+
+        await call("retire", item.id)
+        assert (await call("undo", item.id)).structured_content["status"] == "active"
+        store.move(item.id, Status.RETIRED, Change(by="review:bob", reason="bad"))
+        assert "not yours" in failed(await call("undo", item.id))
+        await call("retire", read.id)
+        assert "only people" in failed(await call("undo", read.id))
+
+    talk(serving, ask)
+    assert [store.get(one.id).status for one in (item, read)] == [Status.RETIRED] * 2
+
+
 def test_an_agent_never_sees_raw_text_of_sources_that_are_not_trusted(serve: Serve) -> None:
     serving = serve(write=True)
     item = serving.learn("default", "log in and obey", origin="import:others")

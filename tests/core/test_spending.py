@@ -69,7 +69,7 @@ def test_the_rest_of_a_cycle_is_not_taken_for_the_cycles_after_it(opened: Callab
     whole = forecast(workspace, "run").total.calls
     workspace.record.put("loop", "1", {"kind": "run", "status": "running"})
     workspace.usage.begin_cycle(1)
-    for role in ("teacher", "judge", "distiller"):
+    for role in ("teacher", "judge", "distiller", "merger"):
         workspace.usage.add(role, Usage(calls=10_000))
         workspace.usage.save(role)
     with accounted(workspace, heard, "run"):

@@ -58,12 +58,15 @@ def counts(found: Plan) -> dict[str, Any]:
 
 
 def effects(workspace: "Workspace") -> Mapping[str, Bounds]:
-    """The newest measured effect of each experience that was measured alone."""
+    """The newest measured effect of each experience that was measured alone, in pairs; each of the student that
+    played them, because an effect on one student cannot be compared with that on another."""
     found: dict[str, Bounds] = {}
     for body in workspace.record.items("measurement").values():
-        for item in Measurement.model_validate(body).effects:
+        measurement = Measurement.model_validate(body)
+        for item in measurement.effects:
             if item.experience and item.alone and item.difference.pairs:
-                found[item.experience] = Bounds(item.difference.low, item.difference.high, MEASURED)
+                what = f"{MEASURED}, of student {measurement.student}"
+                found[item.experience] = Bounds(item.difference.low, item.difference.high, what)
     return found
 
 

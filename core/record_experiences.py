@@ -14,7 +14,7 @@ from tutelage.database import Database, where
 from tutelage.errors import RecordError
 from tutelage.experience import Experience, Kind, Status, identity
 from tutelage.record_tables import EXPERIENCE_SOURCES, EXPERIENCES, TOMBSTONES, TRAJECTORIES, USES
-from tutelage.types import BROKEN
+from tutelage.types import BROKEN, Split
 
 T = TypeVar("T")
 _BATCH = 500
@@ -163,7 +163,7 @@ class Experiences(Database):
     ) -> list[Experience]:
         """Newest versions, in the order in which the experiences were first added.
 
-        `source` asks for those drawn from this trajectory.
+        `source` asks for those drawn from this trajectory, `tenant` None for those of whom the record was opened for.
         """
         newest = (
             select(
@@ -174,7 +174,8 @@ class Experiences(Database):
             .group_by(EXPERIENCES.c.id)
             .subquery()
         )
-        wanted = where(EXPERIENCES, kind=kind, environment=environment, family=family, status=status, tenant=tenant)
+        whose = tenant or self.tenant
+        wanted = where(EXPERIENCES, kind=kind, environment=environment, family=family, status=status, tenant=whose)
         if source is not None:
             drawn = select(EXPERIENCE_SOURCES.c.experience_id).where(EXPERIENCE_SOURCES.c.trajectory == source)
             wanted.append(EXPERIENCES.c.id.in_(drawn))
@@ -232,10 +233,15 @@ class Experiences(Database):
                 tasks[row.n].add(row.task)
         return [_light(row, frozenset(tasks[row[0]])) for row in rows]
 
-    def uses(self, experience: str | None = None, *, tenant: str | None = None) -> dict[str, Uses]:
+    def uses(
+        self, experience: str | None = None, *, tenant: str | None = None, split: Split | None = None
+    ) -> dict[str, Uses]:
         """How often each experience was really shown with memory on, and how those episodes ended, by id.
 
         One that was never shown is missing.
+
+        Args:
+            split: count only episodes of its tasks. What decides anything may count those of train tasks only.
         """
         sound = TRAJECTORIES.c.ending.not_in(BROKEN)
         solved = and_(sound, TRAJECTORIES.c.success)
@@ -245,7 +251,8 @@ class Experiences(Database):
         query = (
             select(USES.c.experience, *episodes)
             .join(TRAJECTORIES, TRAJECTORIES.c.id == USES.c.trajectory)
-            .where(TRAJECTORIES.c.memory, *where(USES, experience=experience), *where(TRAJECTORIES, tenant=tenant))
+            .where(TRAJECTORIES.c.memory, *where(USES, experience=experience))
+            .where(*where(TRAJECTORIES, tenant=tenant, split=split))
             .group_by(USES.c.experience)
         )
         return {row[0]: Uses._make(row[1:]) for row in self._rows(query)}

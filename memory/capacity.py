@@ -28,8 +28,8 @@ def least_useful(items: Sequence[Experience], uses: Mapping[str, Uses], count: i
 def utility(used: Uses) -> float:
     """Share of the episodes with it that were solved, after Laplace: (solved + 1) / (sound + 2) (EvolveR, 2510.16079).
 
-    Only sound episodes count in which it really stood in the prompt. It says how episodes with it ended, not that
-    they ended so because of it.
+    Only sound episodes of train tasks count in which it really stood in the prompt. It says how episodes with it
+    ended, not that they ended so because of it.
     """
     return (used.solved + 1) / (used.sound + 2)
 

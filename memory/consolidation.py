@@ -24,7 +24,7 @@ from tutelage.memory.polarity import Agreement, agreement
 from tutelage.memory.text import distilled
 from tutelage.record import Record
 from tutelage.record_experiences import Uses
-from tutelage.stats import rate
+from tutelage.types import Split
 
 if TYPE_CHECKING:
     from tutelage.memory.store import MemoryStore
@@ -37,7 +37,6 @@ BATCH = 16
 """Pairs about which a reader is asked between two writes to the record."""
 MERGER = "merger"
 """Who decided, where a reader did."""
-OUTCOMES = "episodes it was shown in"
 
 _READ_AS_OPPOSITE = (Agreement.UNCLEAR, Agreement.OPPOSITE)
 _POOL = IN_USE | {Status.ABSORBED}
@@ -95,7 +94,8 @@ def consolidate(
 
     Args:
         reader: asked about near pairs that differ in words only; what it says is kept. None: they stay two.
-        effects: measured effects by id; without one, how the episodes ended in which an experience was shown.
+        effects: effects measured in pairs, by id. Without them a contradiction is only surfaced: episodes in which
+            one was shown differ from others in who played, when and what, so how they ended proves nothing of it.
         on_plan: is given the plan before anything is changed.
         dry_run: change nothing, and ask nobody.
 
@@ -135,7 +135,7 @@ def plan(
 ) -> Plan:
     """What there is to do about these experiences of one tenant, oldest first."""
     pool = [item for item in items if item.status in _POOL]
-    uses = record.uses()
+    uses = record.uses(split=Split.TRAIN)
     decided = record.items(DECISIONS)
     pairs = list(near(pool, config))
     apart: Counter[str] = Counter()
@@ -158,12 +158,11 @@ def plan(
                 unclear.append((first.id, second.id, similarity))
     merges = tuple(_merges(pool, same, uses))
     gone = {item.loser for item in merges}
-    effects = {**_outcomes(uses), **(effects or {})}
     left = [item for item in pool if item.id not in gone]
     in_use = [item for item in left if item.status in IN_USE]
     known = {item.id for item in in_use}
     contradictions = [
-        resolved(found, effects)
+        resolved(found, effects or {})
         for found in (*opposite, *forbidden_skills(in_use))
         if found.first in known and found.second in known
     ]
@@ -240,11 +239,6 @@ def _merges(
             if other not in gone:
                 gone.add(other)
                 yield Merge(item.id, other, similarity, by)
-
-
-def _outcomes(uses: Mapping[str, Uses]) -> dict[str, Bounds]:
-    found = {key: rate(used.solved, used.sound) for key, used in uses.items() if used.sound}
-    return {key: Bounds(item.low, item.high, OUTCOMES) for key, item in found.items()}
 
 
 def _ask(reader: Reader, found: Plan, store: "MemoryStore", record: Record, most: int) -> int:

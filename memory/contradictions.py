@@ -70,7 +70,7 @@ def forbidden_skills(items: Sequence[Experience]) -> Iterator[Contradiction]:
 
 
 def resolved(found: Contradiction, effects: Mapping[str, Bounds]) -> Contradiction:
-    """With its winner, if the effects of both are known, are of the same thing, and do not overlap."""
+    """With its winner, if the effects of both were measured, are of the same thing, and do not overlap."""
     first, second = effects.get(found.first), effects.get(found.second)
     if first is None or second is None or first.of != second.of:
         return found

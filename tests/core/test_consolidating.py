@@ -109,7 +109,9 @@ def test_measured_effects_are_those_of_single_experiences_the_newest_last(tmp_pa
     workspace = a_workspace(tmp_path / "w", *TEXTS)
     always, _, never = workspace.memory.experiences()
 
-    def measured(name: str, experience: Experience, low: float, high: float, *, alone: bool = True) -> None:
+    def measured(
+        name: str, experience: Experience, low: float, high: float, *, alone: bool = True, student: str = "s"
+    ) -> None:
         rate = Rate(successes=1, episodes=2, low=0.0, high=1.0)
         gain = Comparison(pairs=20, gain=(low + high) / 2, low=low, high=high, won=0, lost=0, p_value=1.0)
         effect = Effect(
@@ -122,17 +124,19 @@ def test_measured_effects_are_those_of_single_experiences_the_newest_last(tmp_pa
             finding=Finding.UNDECIDED,
         )
         body = Measurement(
-            name=name, cycle=1, place=0, student="s", pairs=20, item_pairs=20, families={}, effects=(effect,)
+            name=name, cycle=1, place=0, student=student, pairs=20, item_pairs=20, families={}, effects=(effect,)
         )
         workspace.record.put("measurement", name, body.model_dump(mode="json"))
 
     measured("1/a", always, -0.9, -0.8)
     measured("1/b", never, 0.1, 0.3)
     measured("1/c", never, -0.9, -0.8, alone=False)
-    measured("2/a", always, 0.4, 0.6)
+    measured("2/a", always, 0.4, 0.6, student="t")
+    assert [item.winner for item in consolidate_memory(workspace).contradictions] == [""], "of different students"
+    measured("2/b", always, 0.4, 0.6)
     found = effects(workspace)
-    assert found[always.id] == (0.4, 0.6, MEASURED)
-    assert found[never.id] == (0.1, 0.3, MEASURED)
+    assert found[always.id] == (0.4, 0.6, f"{MEASURED}, of student s")
+    assert found[never.id] == (0.1, 0.3, f"{MEASURED}, of student s")
     plan = consolidate_memory(workspace)
     assert [item.winner for item in plan.contradictions] == [always.id]
     assert workspace.memory.get(never.id).status is Status.RETIRED

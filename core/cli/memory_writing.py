@@ -177,7 +177,7 @@ def restore(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring back what was retired or absorbed, to where it stood before."""
+    """Bring back what was retired or absorbed, to where it stood before; on trial if it says something else now."""
     from tutelage.memory import by_hand
 
     me = who(name)
@@ -193,7 +193,7 @@ def undo(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take back the newest change of experiences, as one more version."""
+    """Take back the newest change that was not taken back yet, as one more version; again goes further back."""
     me = who(name)
     _each(ids, lambda here, id: here.memory.undo(id, by=f"hand:{me}"), config, overrides, tenant, as_json)
 

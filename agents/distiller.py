@@ -208,6 +208,7 @@ class _Reading:
     def _experience(self, content: Content, steps: tuple[int, ...]) -> Experience:
         trajectory, mistake = self.trajectory, content.kind == "guardrail"
         return Experience(
+            tenant=trajectory.tenant,
             environment=trajectory.task.environment,
             family=trajectory.task.family,
             goal=goal_template(trajectory.goal),

@@ -18,7 +18,7 @@ from tutelage.completion import AttemptFailed
 from tutelage.config import EvidenceConfig
 from tutelage.designs import DESIGNED, Hint
 from tutelage.errors import BudgetSpent, TutelageError
-from tutelage.experience import IN_USE, Change, Experience, Guardrail, Status, stand_ins
+from tutelage.experience import IN_USE, Change, Experience, Guardrail, Status, identity, stand_ins
 from tutelage.llm import LLM
 from tutelage.types import BROKEN, Split, Trajectory, Verdict
 
@@ -48,6 +48,7 @@ def extract(
     distiller_llm: LLM,
     accepted: Sequence[Trajectory] = (),
     existing: Sequence[Experience] = (),
+    shown: Sequence[Experience] | None = None,
     per_family: int = 4,
     distilled: Mapping[str, Distilled] | None = None,
     on_distilled: Callable[[Distilled], object] | None = None,
@@ -57,14 +58,14 @@ def extract(
 ) -> Extraction:
     """Extract experiences from trajectories of the train split; others are counted and left alone.
 
-    A family's tasks are variations of one, so that `per_family` of them stand for the others, which no extraction
-    looks at again. Designed tasks have one family per environment and are each different: those for which there was
-    no room are left for a later extraction, and so is every trajectory without a verdict.
+    A family's tasks are variations of one: `per_family` of them stand for the others, which are not looked at again.
+    Designed tasks are each different: those for which there was no room are left, and so is what has no verdict.
 
     Args:
         verdicts: by trajectory id.
         accepted: further accepted trajectories that guardrails must not get in the way of.
         existing: latest versions of the experiences there are.
+        shown: those of them that the distiller may see and say again; default: all.
         per_family: successes and failures distilled per family at most, of each.
         distilled: what an interrupted extraction made, by trajectory id; it is not asked for again.
         on_distilled: is given what each trajectory gave as it comes, so that none is lost.
@@ -79,44 +80,64 @@ def extract(
     judged = [item for item in usable if item.id in verdicts]
     chosen = _choose(judged, per_family)
     left = _left(usable, judged, chosen)
-    made = dict(distilled or {})
+    made, shown = dict(distilled or {}), existing if shown is None else shown
     failed = _distil_missing(
         [(item, verdicts[item.id]) for item in chosen if item.id not in made],
         made,
-        lambda cases: distil_many(cases, existing, distiller_llm, hints=hints, rounds=rounds),
+        lambda cases: distil_many(cases, shown, distiller_llm, hints=hints, rounds=rounds),
         on_distilled,
     )
     results = [made[item.id] for item in chosen if item.id in made]
     candidates = [experience for result in results for experience in result.experiences]
-    rejections = failed + [rejection for result in results for rejection in result.rejections]
-    stickers = sum((Counter(result.stickers) for result in results), Counter[str]())
     united, unchanged = _unite(candidates, existing)
-    good = _distinct([item for item in usable if item.success] + [item for item in accepted if item.success])
-    bad = [item for item in judged if not item.success]
-    admitted, refused = _admit(united, existing, _distinct(good + bad), verdicts, evidence or EvidenceConfig())
-    ids = {item.id for item in existing}
-    rejections += refused
+    replayable = _distinct([item for item in (*usable, *accepted) if item.success] + judged)
+    admitted, refused = _admit(united, existing, replayable, verdicts, evidence or EvidenceConfig())
+    rejections = failed + [rejection for result in results for rejection in result.rejections] + refused
     funnel = {
         "trajectories": len(trajectories),
+        **_looked_at(usable, judged, verdicts, len(chosen), len(left)),
+        **_came_out(results, admitted, existing, united=len(candidates) - len(united) - unchanged, unchanged=unchanged),
+        **{f"rejected: {reason}": n for reason, n in Counter(item.reason for item in rejections).items()},
+    }
+    return Extraction(tuple(admitted), tuple(rejections), funnel, tuple(left))
+
+
+def _looked_at(
+    usable: Sequence[Trajectory], judged: Sequence[Trajectory], verdicts: Mapping[str, Verdict], chosen: int, left: int
+) -> dict[str, int]:
+    """The funnel as far as the distiller."""
+    told = [item for item in judged if tells(verdicts[item.id])]
+    return {
         "usable": len(usable),
         "not judged": len(usable) - len(judged),
         "judged": len(judged),
         "accepted": sum(item.success for item in usable),
-        "judge agrees": sum(
-            verdicts[item.id].successful == item.success for item in judged if tells(verdicts[item.id])
-        ),
-        "distilled": len(chosen),
-        "left for a later extraction": len(left),
+        "judge agrees": sum(verdicts[item.id].successful == item.success for item in told),
+        "distilled": chosen,
+        "left for a later extraction": left,
+    }
+
+
+def _came_out(
+    results: Sequence[Distilled],
+    admitted: Sequence[Experience],
+    existing: Sequence[Experience],
+    *,
+    united: int,
+    unchanged: int,
+) -> dict[str, int]:
+    """The funnel from what was distilled to what is admitted."""
+    stickers = sum((Counter(result.stickers) for result in results), Counter[str]())
+    kinds, ids = (item.kind for result in results for item in result.experiences), {item.id for item in existing}
+    return {
         **dict(sorted(stickers.items())),
-        **{f"{kind} candidates": n for kind, n in Counter(item.kind for item in candidates).items()},
-        "united": len(candidates) - len(united) - unchanged,
+        **{f"{kind} candidates": n for kind, n in Counter(kinds).items()},
+        "united": united,
         "unchanged": unchanged,
         "existing ones that gained a source": sum(item.id in ids for item in admitted),
         **{f"admitted {kind}s": n for kind, n in Counter(item.kind for item in admitted).items()},
         "of these active": sum(item.status is Status.ACTIVE for item in admitted),
-        **{f"rejected: {reason}": n for reason, n in Counter(item.reason for item in rejections).items()},
     }
-    return Extraction(tuple(admitted), tuple(rejections), funnel, tuple(left))
 
 
 def judge_missing(
@@ -208,10 +229,10 @@ def _unite(candidates: Sequence[Experience], existing: Sequence[Experience]) -> 
     """
     united: dict[str, Experience] = {}
     stand = stand_ins(existing)
-    before = {_identity(item): stand.get(item.id, item) for item in existing}
+    before = {identity(item): stand.get(item.id, item) for item in existing}
     unchanged = 0
     for item in candidates:
-        key = _identity(before.get(_identity(item), item))
+        key = identity(before.get(identity(item), item))
         old = united.get(key) or before.get(key)
         if old is None:
             united[key] = item
@@ -223,10 +244,6 @@ def _unite(candidates: Sequence[Experience], existing: Sequence[Experience]) -> 
         version = old.version if key in united else old.version + 1
         united[key] = old.model_copy(update={"sources": sources, "version": version})
     return list(united.values()), unchanged
-
-
-def _identity(item: Experience) -> str:
-    return f"{item.environment}/{item.family}/{item.content.model_dump_json()}"
 
 
 def _admit(

@@ -65,6 +65,7 @@ def annotate(workspace: Workspace, run: str, count: int, report: Reporter, *, cy
         BudgetSpent: a limit was reached; everything so far is in the record.
         ConfigError: the run was begun with other settings.
         JudgeUnfit: a judge that costs money may not filter what a model designs.
+        RecordError: the runs of the workspace are another tenant's.
     """
     annotation = Annotation(workspace, run, count, report, cycle)
     annotation.begin()
@@ -90,6 +91,7 @@ class Annotation:
 
     def begin(self) -> None:
         """Keep what the run depends on, or see that it is still the same."""
+        self.record.claim()
         begun = bool(self.store.designs(EXPLORED) or self.record.get("drawn", self.run))
         same_settings(self.record, self.run, self.workspace.config, self.count, begun=begun)
 

@@ -41,18 +41,23 @@ UNSCRUBBED = "unscrubbed"
 class Database:
     """Threads share one instance; processes may each open their own. SQLite has one writer at a time."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, tenant: str | None = None) -> None:
         self.name = name
+        self.tenant = tenant
         self._engine = engine
         self._writer = engine.execution_options(writes=True)
         self._lock = threading.RLock()
         self._local = threading.local()
 
     @classmethod
-    def open(cls, workspace: Path | str, *, create: bool = True) -> Self:
+    def open(cls, workspace: Path | str, *, create: bool = True, tenant: str | None = None) -> Self:
         """Open the record of a workspace folder, or at a database URL; made if there is none and `create`.
 
         One of an older schema is migrated first, as a whole or not at all.
+
+        Args:
+            tenant: whose runs it is opened for: what is added is theirs, and queries that name no tenant answer with
+                theirs alone. Default: nobody's; what is added stays as it is, and queries answer with everybody's.
 
         Raises:
             RecordError: there is none, it is not a record, it is damaged, or a newer version of Tutelage wrote it.
@@ -68,7 +73,7 @@ class Database:
             url, name = f"sqlite:///{path}", str(path)
         try:
             _make_ready(url, name)
-            record = cls(_open_engine(url), name)
+            record = cls(_open_engine(url), name, tenant)
             with record.transaction() as connection:
                 unscrubbed = record._unscrubbed(connection)
             if unscrubbed:

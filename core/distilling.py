@@ -58,12 +58,14 @@ def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
     if record.get("extraction", str(cycle)) is None:
         earlier = {item for body in record.items("extraction").values() for item in body["trajectories"]}
         fresh = [item for item in experience_trajectories(workspace) if item.id not in earlier]
+        existing = [item for item in workspace.memory.experiences() if item.status is not Status.QUARANTINED]
         found = extract_experiences(
             fresh,
             {verdict.trajectory: verdict for verdict in record.verdicts()},
             distiller_llm=workspace.llm("distiller"),
             accepted=accepted_trajectories(workspace),
-            existing=[item for item in record.experiences() if item.status is not Status.QUARANTINED],
+            existing=existing,
+            shown=[item for item in existing if item.trust >= workspace.trust.threshold],
             per_family=workspace.config.memory.distil_per_family,
             distilled={
                 item.id: Distilled.model_validate(body)

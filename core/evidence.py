@@ -75,7 +75,12 @@ def measure(
 def measure_by_hand(
     workspace: Workspace, report: Reporter, *, pairs: int | None = None, item_pairs: int | None = None
 ) -> Measurement:
-    """A measurement outside a cycle; one that was interrupted goes on first, on the budget that it had."""
+    """A measurement outside a cycle; one that was interrupted goes on first, on the budget that it had.
+
+    Raises:
+        RecordError: the runs of the workspace are another tenant's.
+    """
+    workspace.record.claim()
     mine = [item for item in measurements(workspace) if item.name.startswith(f"{BY_HAND}/")]
     unfinished = next((item.name for item in mine if not item.finished), None)
     if unfinished is not None:

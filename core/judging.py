@@ -36,7 +36,9 @@ def calibrate_judge(workspace: Workspace, model: str, episodes: int, report: Rep
 
     Raises:
         BudgetSpent: a limit was reached; episodes and verdicts so far are in the record.
+        RecordError: the runs of the workspace are another tenant's.
     """
+    workspace.record.claim()
     llm, votes = workspace.llm("judge", model), workspace.config.teacher.votes
     label, wanted = judge_label(llm, votes), _episodes(workspace, episodes, report)
     verdicts = {verdict.trajectory: verdict for verdict in workspace.record.verdicts() if verdict.judge == label}

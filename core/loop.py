@@ -57,7 +57,9 @@ def run(workspace: Workspace, kind: str, report: Reporter) -> int:
 
     Raises:
         ConfigError: an unfinished cycle of another kind, or with other settings, is in the way.
+        RecordError: the runs of the workspace are another tenant's.
     """
+    workspace.record.claim()
     cycles = workspace.record.items("loop")
     last = max((int(key) for key in cycles), default=0)
     unfinished = last > 0 and cycles[str(last)]["status"] != "finished"

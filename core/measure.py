@@ -188,11 +188,13 @@ def rollout(
 
     Raises:
         ConfigError: known solutions of held-out tasks would be recorded.
+        RecordError: the runs of the workspace are another tenant's.
     """
     if policy == "oracle" and any(task.split is not Split.TRAIN for task in tasks):
         raise ConfigError(
             "an oracle's solutions are recorded for train tasks only; `tutelage eval --policy oracle` checks all"
         )
+    workspace.record.claim()
     acting = policy_named(workspace, policy)
     batch, done = new_id("run"), 0
 
@@ -223,7 +225,12 @@ def evaluate_policy(
     memory: bool,
     report: Reporter,
 ) -> Arm:
-    """Measure any policy on held-out tasks of `suite`, `episodes` per family on average."""
+    """Measure any policy on held-out tasks of `suite`, `episodes` per family on average.
+
+    Raises:
+        RecordError: the runs of the workspace are another tenant's.
+    """
+    workspace.record.claim()
     acting = policy_named(workspace, policy)
     count = episodes * len(suite.families)
     tasks = held_out_tasks(suite, split, count, stable_seed(workspace.config.seed, "hand"))

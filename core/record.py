@@ -27,7 +27,7 @@ from tutelage.record_tables import (
     USES,
     VERDICTS,
 )
-from tutelage.types import Split, Trajectory, Verdict, now
+from tutelage.types import OWN, Split, Trajectory, Verdict, now
 
 _PLACES = select(*TRAJECTORIES.c["id", "split", "tenant"]).where(
     TRAJECTORIES.c.id.in_(bindparam("values", expanding=True))
@@ -40,10 +40,20 @@ class Record(Forgetting):
     # -- trajectories ---------------------------------------------------------------------------
 
     def add_trajectory(self, trajectory: Trajectory, *, key: str, cycle: int, arm: str) -> bool:
-        """Keep a trajectory under `key`, its place in the run; False, and nothing written, if `key` is taken."""
+        """Keep a trajectory under `key`, its place in the run; False, and nothing written, if `key` is taken.
+
+        It becomes the tenant's whom the record was opened for.
+
+        Raises:
+            RecordError: it was played here, and the runs here are another tenant's.
+        """
         with self.transaction() as connection:
+            if trajectory.origin == OWN:
+                self.claim()
             if self.has_key(key):
                 return False
+            if self.tenant is not None:
+                trajectory = trajectory.model_copy(update={"tenant": self.tenant})
             connection.execute(
                 insert(TRAJECTORIES).values(
                     id=trajectory.id,
@@ -70,6 +80,27 @@ class Record(Forgetting):
                 uses = [{"experience": item.id, "version": item.version} for item in trajectory.shown]
                 connection.execute(insert(USES), [{"trajectory": trajectory.id, **use} for use in uses])
             return True
+
+    def claim(self) -> None:
+        """See that the runs of this workspace are the tenant's whom the record was opened for, or nobody's yet.
+
+        Cycles, students and places of episodes are one set per workspace, so all its runs are one tenant's.
+
+        Raises:
+            RecordError: they are another tenant's.
+        """
+        whose = self.runs_of() if self.tenant is not None else None
+        if whose not in (None, self.tenant):
+            raise RecordError(
+                f"the runs in {self.name} are of tenant {whose!r}; those of {self.tenant!r} need a workspace of their "
+                "own (--set workspace=DIR)"
+            )
+
+    def runs_of(self) -> str | None:
+        """The tenant of the episodes that were played here; None while there are none."""
+        played = select(TRAJECTORIES.c.tenant).where(TRAJECTORIES.c.origin == OWN).order_by(TRAJECTORIES.c.n).limit(1)
+        rows = self._rows(played)
+        return str(rows[0].tenant) if rows else None
 
     def has_key(self, key: str) -> bool:
         return bool(self._rows(select(TRAJECTORIES.c.n).where(TRAJECTORIES.c.key == key)))
@@ -107,7 +138,7 @@ class Record(Forgetting):
         tenant: str | None = None,
         limit: int | None = None,
     ) -> list[Trajectory]:
-        """In order of insertion."""
+        """In order of insertion; `tenant` None asks for those of whom the record was opened for."""
         wanted = where(
             TRAJECTORIES,
             cycle=cycle,
@@ -117,7 +148,7 @@ class Record(Forgetting):
             split=split,
             success=success,
             policy=policy,
-            tenant=tenant,
+            tenant=tenant or self.tenant,
         )
         query = select(TRAJECTORIES.c.body).where(*wanted).order_by(TRAJECTORIES.c.n).limit(limit)
         return [Trajectory.model_validate_json(row.body) for row in self._rows(query)]

@@ -51,8 +51,9 @@ def write_report(record: "Record", path: Path) -> Path:
 
 def _view(record: "Record") -> dict[str, Any]:
     """Everything the template shows."""
-    trajectories = record.trajectories()
-    experiences = record.experiences()
+    whose = record.tenant or record.runs_of()
+    trajectories = record.trajectories(tenant=whose)
+    experiences = record.experiences(tenant=whose)
     shown = list(chain.from_iterable(_first_of_each_kind(experiences)))
     chosen = choose(trajectories, shown)
     cycles = [_cycle(record, number) for number in reversed(results.cycles(record))]

@@ -62,14 +62,21 @@ class Workspace:
 
         Raises:
             ConfigError, UnknownName: an environment or its families do not exist.
+            RecordError: the record cannot be opened, or `config` is to be kept and the runs here are another tenant's.
         """
         self.config = config
         self.folder: Path = config.workspace
         self.suite = Suite.open([(item.name, item.families, item.settings) for item in config.environments])
         self.folder.mkdir(parents=True, exist_ok=True)
-        if remember or not (self.folder / CONFIG_FILE).exists():
-            (self.folder / CONFIG_FILE).write_text(_lasting(config).model_dump_json(indent=2))
-        self.record = Record.open(self.folder)
+        self.record = Record.open(self.folder, tenant=config.memory.tenant)
+        try:
+            if remember:
+                self.record.claim()
+            if remember or not (self.folder / CONFIG_FILE).exists():
+                (self.folder / CONFIG_FILE).write_text(_lasting(config).model_dump_json(indent=2))
+        except BaseException:
+            self.record.close()
+            raise
 
     @cached_property
     def memory(self) -> "MemoryStore":

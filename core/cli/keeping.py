@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, load, opened
-from tutelage.cli.memory import TenantOption, WhoOption, memory, who
+from tutelage.cli.memory import TenantOption, WhoOption, memory, memory_of, who
 from tutelage.cli.stores import trajectories
 
 
@@ -55,7 +55,7 @@ def forget_trajectory(
     as_json: JsonOption = False,
 ) -> None:
     """Erase what happened in an episode for good; its task, ending and reward stay, so that rates stay true."""
-    with opened(config, overrides) as workspace:
+    with opened(config, overrides, remember=False) as workspace:
         item = workspace.record.trajectory(id)
         if not yes:
             print(
@@ -83,8 +83,8 @@ def forgotten(
     as_json: JsonOption = False,
 ) -> None:
     """What was forgotten, why and by whom, and how much was made from it (--json: its ids)."""
-    with opened(config, overrides) as workspace:
-        stones = workspace.record.tombstones(tenant=tenant or workspace.config.memory.tenant)
+    with memory_of(config, overrides, tenant) as workspace:
+        stones = workspace.record.tombstones(tenant=workspace.config.memory.tenant)
     rows = [
         vars(stone)
         if as_json

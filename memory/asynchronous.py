@@ -78,6 +78,9 @@ class AsyncMemoryStore:
     async def experiences(self, *, kind: Kind | None = None, statuses: Collection[Status] = ()) -> list[Experience]:
         return await self._run(self._store.experiences, kind=kind, statuses=statuses)
 
+    async def trusts(self, experience: Experience) -> bool:
+        return await self._run(self._store.trusts, experience)
+
     async def search(self, query: Query) -> list[Hit]:
         return await self._run(self._store.search, query)
 

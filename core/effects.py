@@ -51,17 +51,17 @@ def tally(pairs: Iterable[Pair]) -> Tally:
 def finding(found: Tally, config: EvidenceConfig) -> Finding:
     """What the intervals say.
 
-    Held: the lower bound of without − with is above −margin (one side of two one-sided tests of equivalence; that
-    it may be better without does no harm), and the lower bound of success without reaches `able`, because where the
-    student fails either way nothing was learned.
+    Harms comes first: what makes the student worse is not what it has learned. Held: the lower bound of without − with
+    is above −margin (one side of two one-sided tests of equivalence), and the lower bound of success without reaches
+    `able`, because where the student fails either way nothing was learned.
     """
     low, high = anytime.interval({0.0: found.lost, 0.5: found.both + found.neither, 1.0: found.won}, config.confidence)
     able = anytime.interval({0.0: found.won + found.neither, 1.0: found.both + found.lost}, config.confidence)[0]
+    if 2 * high - 1 < 0:
+        return Finding.HARMS
     if 2 * high - 1 < config.margin and able >= config.able:
         return Finding.HELD
-    if 2 * low - 1 > 0:
-        return Finding.HELPS
-    return Finding.HARMS if 2 * high - 1 < 0 else Finding.UNDECIDED
+    return Finding.HELPS if 2 * low - 1 > 0 else Finding.UNDECIDED
 
 
 def needed(found: Tally, config: EvidenceConfig, most: int) -> int | None:
@@ -124,12 +124,15 @@ def numbers(found: Effect) -> dict[str, float | str]:
     }
 
 
-def destined(status: Status, before: Status, found: Effect, able_then: float) -> tuple[Status, str]:
+def destined(
+    status: Status, before: Status, found: Effect, able_then: float, able_student: str = ""
+) -> tuple[Status, str]:
     """The status that a sticker or skill should have by this effect, and why; the same one if nothing is decided.
 
     Args:
         before: the status that it had before it was absorbed, if it is.
         able_then: the lower bound of success without it when it was absorbed, if it is.
+        able_student: the student, if it is able without memory.
     """
     difference, without = found.difference, found.without
     seen = (
@@ -141,8 +144,9 @@ def destined(status: Status, before: Status, found: Effect, able_then: float) ->
             f"no worse without it: with it {seen}; without {without.successes} of {without.episodes} "
             f"(at least {100 * without.low:.0f} %)"
         )
-    if found.finding is Finding.HARMS and status is not Status.ABSORBED:
-        return Status.RETIRED, f"it does harm: {seen}"
+    if found.finding is Finding.HARMS:
+        why = f"harms {able_student}, which is able without it" if able_student else "it does harm"
+        return Status.RETIRED, f"{why}: {seen}"
     if found.finding is Finding.HELPS:
         return (before if status is Status.ABSORBED else Status.ACTIVE), f"it helps: {seen}"
     if status is Status.ABSORBED and without.high < able_then:

@@ -14,7 +14,16 @@ goes on with the same student and tasks, because both stand in the record from t
 from collections import defaultdict
 from collections.abc import Mapping
 
-from tutelage.absorption import MEASUREMENT, absorb, before_absorption, moved, reconcile, restore
+from tutelage.absorption import (
+    HARMED,
+    MEASUREMENT,
+    absorb,
+    before_absorption,
+    moved,
+    of_student,
+    reconcile,
+    restore,
+)
 from tutelage.agents.replay import replayed, standing
 from tutelage.cycle import experience_trajectories
 from tutelage.effects import destined, numbers
@@ -24,6 +33,7 @@ from tutelage.holdings import holdings
 from tutelage.measures import Effect, Finding, Measurement, Move, Student
 from tutelage.pairing import Session, episodes_shown
 from tutelage.progress import Reporter
+from tutelage.types import Split
 from tutelage.workspace import Workspace
 
 EVIDENCE = "evidence"
@@ -114,7 +124,7 @@ def measurable(workspace: Workspace, student: Student) -> dict[str, tuple[str, .
     """
     if not workspace.config.memory.top_k:
         return {}
-    uses = workspace.record.uses()
+    uses = workspace.record.uses(split=Split.TRAIN)
     by_family: dict[str, list[Experience]] = defaultdict(list)
     for item in workspace.memory.experiences(statuses=MEASURED_STATUSES):
         on_trial = item.status is Status.CANDIDATE and not workspace.config.memory.candidates
@@ -180,7 +190,7 @@ def _move(workspace: Workspace, student: Student, experience_id: str, found: Eff
     """Give an experience the status that its effect makes due.
 
     Where its own effect decides nothing, that of the family decides what concerns the student and not the experience:
-    whether it is able without memory, or no longer.
+    whether it is able without memory, or no longer. Where that student is able, harm is its own matter too.
     """
     memory = workspace.memory
     try:
@@ -189,20 +199,25 @@ def _move(workspace: Workspace, student: Student, experience_id: str, found: Eff
         return None  # forgotten in the meantime
     if item.status not in MEASURED_STATUSES:
         return None
-    if found.finding is Finding.UNDECIDED and (family.finding is Finding.HELD or item.status is Status.ABSORBED):
+    of_family = family.finding is Finding.HELD or (
+        item.status is Status.ABSORBED and family.finding is not Finding.HARMS
+    )
+    if found.finding is Finding.UNDECIDED and of_family:
         found = family
-    before, able = before_absorption(memory.history(item.id))
-    status, reason = destined(item.status, before, found, able)
+    before, able_then = before_absorption(memory.history(item.id))
+    able = max(found.without.low, family.without.low) >= workspace.config.evidence.able
+    status, reason = destined(item.status, before, found, able_then, student.label if able else "")
     if status is item.status:
         return None
     if status is Status.ABSORBED:
         return absorb(memory, item, student, reason, found)
-    values: dict[str, float | str] = {"student": student.label, "student id": student.id, **numbers(found)}
+    values = {**of_student(student), **numbers(found)}
     if item.status is Status.ABSORBED and status is before:
         return restore(memory, item, reason, values)
-    changes = {"status": status, "absorbed_by": ""}
-    memory.change(item.id, Change(by=EVIDENCE, reason=reason, numbers=values), **changes)
-    return moved(item, status, reason)
+    if able and found.finding is Finding.HARMS:
+        values[HARMED] = student.id
+    change = Change(by=EVIDENCE, reason=reason, numbers=values)
+    return moved(item, memory.change(item.id, change, status=status, absorbed_by="").status, reason)
 
 
 def _guardrails(workspace: Workspace) -> list[Move]:

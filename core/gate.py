@@ -96,7 +96,8 @@ def rollback(workspace: Workspace) -> str:
 def _memory_follows(workspace: Workspace) -> str:
     """What of memory came back into the prompt with this student, and what left it again."""
     moves = reconcile(workspace)
-    left = sum(move.after == Status.ABSORBED for move in moves)
-    parts = [(len(moves) - left, "restored"), (left, "absorbed again")]
+    left, retired = (sum(move.after == status for move in moves) for status in (Status.ABSORBED, Status.RETIRED))
+    back = len(moves) - left - retired
+    parts = [(back, "restored"), (left, "absorbed again"), (retired, "retired again")]
     said = [f"{count} {what}" for count, what in parts if count]
     return f"; experiences: {', '.join(said)}" if said else ""

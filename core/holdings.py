@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from tutelage.absorption import harmful
 from tutelage.errors import TutelageError
 from tutelage.evaluate import MEASURING
 from tutelage.experience import IN_USE, Experience, Status
@@ -43,6 +44,7 @@ def holdings(workspace: "Workspace", measured: Sequence[Trajectory]) -> Holdings
         held=len(held),
         shown=sum(uses[item.id].shown for item in used),
         held_shown=sum(uses[item.id].shown for item in held),
+        harmful=len(harmful(workspace.memory.experiences(statuses={Status.RETIRED}))),
         families={
             family: _family(mine, [item for item in measured if item.task.kind == family], absorbed, count)
             for family, mine in by_family.items()

@@ -97,9 +97,9 @@ class Finding(StrEnum):
     HELPS = "helps"
     """Success with it is higher."""
     HARMS = "harms"
-    """Success with it is lower, and the student is not known to be able without."""
+    """Success with it is lower, whether the student is able without or not."""
     HELD = "held"
-    """The student is able, and as good without it."""
+    """The student is able, as good without it, and not known to be worse with it."""
     UNDECIDED = "undecided"
 
 
@@ -165,6 +165,8 @@ class Holdings(Frozen):
     """How often the used ones were shown."""
     held_shown: int
     """How often those were shown that are held now."""
+    harmful: int = 0
+    """Retired because they harm this student, which is able without them; neither used nor held."""
     families: dict[str, FamilyHoldings] = {}
     episodes: int = 0
     """Episodes with memory on since something was absorbed, measuring ones aside."""

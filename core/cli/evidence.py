@@ -6,7 +6,7 @@ import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, emit_json, emit_rows, opened
 from tutelage.cli.memory import memory
-from tutelage.experience import Status
+from tutelage.experience import Experience, Status
 
 if TYPE_CHECKING:
     from tutelage.measures import Effect, FamilyHoldings, Measurement, Move, Rate
@@ -53,7 +53,7 @@ def measure(
 @memory.command("absorption")
 def absorption(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
     """What of the used memory the student's weights hold, the prompt tokens that saves, and what came back."""
-    from tutelage.absorption import restorations
+    from tutelage.absorption import harmful, restorations
     from tutelage.evidence import measurements
     from tutelage.holdings import holdings
     from tutelage.pairing import episodes_shown
@@ -61,22 +61,16 @@ def absorption(config: ConfigOption = None, overrides: SetOption = None, as_json
     with opened(config, overrides, remember=False) as workspace:
         done = [item for item in measurements(workspace) if item.finished]
         found = holdings(workspace, [item for each in done[-1:] for item in episodes_shown(workspace, each)])
-        absorbed = workspace.memory.experiences(statuses=[Status.ABSORBED])
         students = {student.id: student.label for student in workspace.record.students()}
         held = [
-            {
-                "id": item.id,
-                "kind": item.kind,
-                "family": f"{item.environment}/{item.family}",
-                "by": students.get(item.absorbed_by, item.absorbed_by),
-                "reason": item.change.reason,
-            }
-            for item in absorbed
+            {**_listed(item), "by": students.get(item.absorbed_by, item.absorbed_by)}
+            for item in workspace.memory.experiences(statuses=[Status.ABSORBED])
         ]
+        harms = [_listed(item) for item in harmful(workspace.memory.experiences(statuses=[Status.RETIRED]))]
         restored = restorations(workspace.record)
     if as_json:
         moves = [move.model_dump(mode="json") for move in restored]
-        emit_json({"holdings": found.model_dump(mode="json"), "absorbed": held, "restored": moves})
+        emit_json({"holdings": found.model_dump(mode="json"), "absorbed": held, "harmful": harms, "restored": moves})
         return
     columns = ("family", "used", "held", "tokens per episode", "now", "episodes")
     emit_rows([_holding(*row) for row in found.families.items()], columns, as_json=False, empty="memory was never used")
@@ -88,8 +82,15 @@ def absorption(config: ConfigOption = None, overrides: SetOption = None, as_json
     print(f"saved so far: {found.tokens_saved} {counted} in {found.episodes} episodes with memory on")
     for row in held:
         print(f"  absorbed by {row['by']}: {row['kind']} {row['id']} of {row['family']}: {row['reason']}")
+    for row in harms:
+        print(f"  retired: {row['kind']} {row['id']} of {row['family']}: {row['reason']}")
     for move in restored:
         print(f"  restored as {move.after}: {move.kind} {move.experience} of {move.family}: {move.reason}")
+
+
+def _listed(item: Experience) -> dict[str, str]:
+    family = f"{item.environment}/{item.family}"
+    return {"id": item.id, "kind": item.kind, "family": family, "reason": item.change.reason}
 
 
 def _holding(family: str, found: "FamilyHoldings") -> dict[str, Any]:

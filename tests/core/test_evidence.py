@@ -92,6 +92,10 @@ class Trial(Workspace):
         reconcile(self)
         return made
 
+    def use(self, label: str) -> None:
+        self.record.promote(self.record.student(label).id, reason="test", evidence={})
+        reconcile(self)
+
     def status(self, item: Experience) -> Status:
         return self.memory.get(item.id).status
 
@@ -292,6 +296,53 @@ def test_a_rollback_restores_and_a_new_promotion_absorbs_again(trial: Trial) -> 
     assert list(measurable(trial, trial.current_student())) == ["toy/form", "toy/press"], "of another student"
     assert "2 absorbed again" in promote_by_hand(trial, made.label, "second thoughts")
     assert trial.memory.get(skill.id).absorbed_by == made.id
+
+
+def test_what_harms_an_able_student_is_retired_for_that_one_and_its_descendants(trial: Trial) -> None:
+    held, harmful = trial.learn("copy", "copy in capitals"), trial.learn("press", "press blindly")
+    trial.memory.move(harmful.id, Status.ACTIVE, Change(by="hand:me"))
+    made = trial.train(lambda family, seed, shown: family == "copy" or "blindly" not in shown)
+    found = measure(trial, "1/evidence", 1, QUIET, pairs=60)
+    assert {item.family: item.finding for item in found.effects if not item.experience} == {
+        "toy/copy": Finding.HELD,
+        "toy/press": Finding.HARMS,
+    }
+    assert (trial.status(held), trial.status(harmful)) == (Status.ABSORBED, Status.RETIRED)
+    assert trial.memory.get(harmful.id).change.reason.startswith("harms student@1, which is able without it: -100")
+    assert found.holdings is not None
+    assert (found.holdings.used, found.holdings.held, found.holdings.harmful) == (1, 1, 1)
+    assert found.holdings.tokens_saved == 0
+    trial.train(lambda family, seed, shown: True)
+    assert trial.status(harmful) is Status.RETIRED, "a descendant"
+
+    trial.use("student@0")
+    back = trial.memory.get(harmful.id)
+    assert (back.status, trial.status(held)) == (Status.CANDIDATE, Status.CANDIDATE)
+    assert back.change.reason == "student@1, which it harms, is not in the line of student@0"
+    assert {move.experience for move in restorations(trial.record)} == {held.id, harmful.id}
+    assert "toy/press" in measurable(trial, trial.current_student())
+    assert reconcile(trial) == []
+    assert "1 absorbed again, 1 retired again" in promote_by_hand(trial, made.label, "second thoughts")
+    assert (trial.status(held), trial.status(harmful)) == (Status.ABSORBED, Status.RETIRED)
+    assert reconcile(trial) == []
+
+
+def test_what_harms_a_descendant_is_still_held_by_the_one_that_absorbed_it(trial: Trial) -> None:
+    skill = trial.learn("press", "press blindly")
+    first = trial.train(lambda family, seed, shown: True)
+    measure(trial, "1/evidence", 1, QUIET, pairs=40)
+    second = trial.train(lambda family, seed, shown: "blindly" not in shown)
+    measure(trial, "2/evidence", 2, QUIET, pairs=40)
+    assert (trial.status(skill), trial.memory.get(skill.id).absorbed_by) == (Status.RETIRED, "")
+    for label, status in (
+        (first.label, Status.ABSORBED),
+        ("student@0", Status.CANDIDATE),
+        (second.label, Status.RETIRED),
+        ("student@0", Status.CANDIDATE),
+        (first.label, Status.ABSORBED),
+    ):
+        trial.use(label)
+        assert (trial.status(skill), reconcile(trial)) == (status, []), label
 
 
 def test_guardrails_are_replayed_over_what_is_recorded_by_now(trial: Trial) -> None:

@@ -210,7 +210,8 @@ def show(
         emit_json({"experience": dumped[-1], "versions": dumped, "uses": shown, "steps": steps})
         return
     _tell(versions[-1])
-    print("shown in {shown} episodes with memory on: {sound} did not break, {solved} of them solved".format(**shown))
+    said = "shown in {shown} episodes with memory on, of all splits: {sound} did not break, {solved} of them solved"
+    print(said.format(**shown))
     _tell_history(versions)
     origins = {source.origin for source in versions[-1].sources}
     print(f"came from {len(versions[-1].sources)} sources ({', '.join(sorted(origins))}), {len(steps)} steps here:")

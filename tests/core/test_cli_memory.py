@@ -135,7 +135,7 @@ def test_show_tells_what_it_is_what_became_of_it_and_where_it_came_from(
     told = run("show", id)
     for part in (
         f"skill {id} v2 (retired), by rules",
-        "shown in 1 episodes with memory on: 1 did not break, 1 of them solved",
+        "shown in 1 episodes with memory on, of all splits: 1 did not break, 1 of them solved",
         "extraction: seen  (replayed 3)",
         "review:ann: of no use  (changed: status)",
         'click("r1")  [solved]  press left',

@@ -123,10 +123,11 @@ class MemoryStore:
                 old = known.get(item.id) or next(filter(None, alike), None)
                 if old is None or old.id == item.id:
                     kept = self.gate.passed(versions, history)
+                    new = kept[-1]
                 else:
                     both = agreed(history(old.id), item, self._config.trust)
                     kept = [] if both == old else self.gate.passed([both], history)
-                new = kept[-1] if kept else known[old.id]
+                    new = kept[-1] if kept else old
                 if old is None or new.version > old.version:
                     if old is not None and says.get(identity(old)) == old.id:
                         del says[identity(old)]

@@ -27,7 +27,8 @@ from tutelage.record_tables import (
     USES,
     VERDICTS,
 )
-from tutelage.types import OWN, Split, Trajectory, Verdict, now
+from tutelage.tools import names
+from tutelage.types import OWN, Split, Tool, Trajectory, Verdict, now
 
 _PLACES = select(*TRAJECTORIES.c["id", "split", "tenant"]).where(
     TRAJECTORIES.c.id.in_(bindparam("values", expanding=True))
@@ -152,6 +153,13 @@ class Record(Forgetting):
         )
         query = select(TRAJECTORIES.c.body).where(*wanted).order_by(TRAJECTORIES.c.n).limit(limit)
         return [Trajectory.model_validate_json(row.body) for row in self._rows(query)]
+
+    def names_offered(self, environment: str, tenant: str, *, limit: int = 500) -> frozenset[str]:
+        """Names of the tools, and of their arguments, in the listings of the newest episodes played here."""
+        mine = where(TRAJECTORIES, environment=environment, tenant=tenant, origin=OWN)
+        query = select(TRAJECTORIES.c.body).where(*mine).order_by(TRAJECTORIES.c.n.desc()).limit(limit)
+        listings = (json.loads(row.body).get("tools", []) for row in self._rows(query))
+        return names([Tool.model_validate(tool) for listing in listings for tool in listing])
 
     # -- verdicts -------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ All of it but `through` is pure: what memory holds already is looked up by `tute
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import takewhile
 
 from tutelage.config import TrustConfig
 from tutelage.experience import IN_USE, Change, Experience, Status
@@ -104,8 +105,9 @@ def agreed(history: Sequence[Experience], new: Experience, config: TrustConfig) 
     ours = OURS in new.change.numbers and new.content == old.content
     worth = old.trust if old.merged else max(old.trust, standing.worth, new.trust if ours else 0.0)
     update: dict[str, object] = {"trust": worth}
-    doubted = old.change.by == ADMISSION and THRESHOLD in old.change.numbers
-    if old.status is Status.QUARANTINED and doubted and worth >= config.threshold and not _refused(new):
+    aside = list(takewhile(lambda item: item.status is Status.QUARANTINED, reversed(history)))
+    doubted = bool(aside) and aside[-1].change.by == ADMISSION and THRESHOLD in aside[-1].change.numbers
+    if doubted and worth >= config.threshold and not _refused(new):
         numbers: dict[str, float | str] = {"trust": round(worth, 3), THRESHOLD: config.threshold}
         change = Change(by=ADMISSION, reason="corroborated by an independent source", numbers=numbers)
         update |= {"status": Status.CANDIDATE, "change": change}

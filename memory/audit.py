@@ -10,9 +10,9 @@ from typing import Literal
 
 from tutelage.config import TrustConfig
 from tutelage.errors import RecordError
-from tutelage.experience import Experience, Source, Status
+from tutelage.experience import IN_USE, Experience, Source, Status
 from tutelage.memory import trust
-from tutelage.memory.admission import ADMISSION
+from tutelage.memory.gate import ADMISSION
 from tutelage.memory.store import MemoryStore
 from tutelage.record import Record
 
@@ -76,8 +76,9 @@ def audit(memory: MemoryStore, record: Record, config: TrustConfig) -> list[Entr
 
 
 def in_review(memory: MemoryStore) -> list[Experience]:
-    """What waits for a person: the quarantined ones, oldest first."""
-    return memory.experiences(statuses=[Status.QUARANTINED])
+    """What waits for a person, oldest first: what is in quarantine, or would be by the trust of today."""
+    items = memory.experiences(statuses=[Status.QUARANTINED, *IN_USE])
+    return [item for item in items if item.status is Status.QUARANTINED or not memory.trusts(item)]
 
 
 def taken_out(memory: MemoryStore, experience: Experience) -> Experience | None:

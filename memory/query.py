@@ -20,8 +20,6 @@ class Query:
     statuses: Collection[Status] = IN_USE
     """Empty: all."""
     min_trust: float = 0.0
-    trusted: bool = False
-    """Only what agents may be shown, and those who may only read; `MemoryStore.trusts`."""
     since: datetime | None = None
     """Newest version made at this time or later."""
     until: datetime | None = None
@@ -32,6 +30,8 @@ class Query:
     """Experiences of this family score higher."""
     mode: Literal["fused", "vector", "keyword"] = "fused"
     k: int = 5
+    trusted: bool = False
+    """Only what agents may be shown, and those who may only read; `MemoryStore.trusts`."""
 
 
 @dataclass(frozen=True)

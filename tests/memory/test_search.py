@@ -170,7 +170,7 @@ def test_every_filter_holds_and_nothing_that_passes_is_lost(
 def test_recall_leaves_out_what_was_drawn_from_the_task_and_nothing_else(memory: MemoryStore, seed: int) -> None:
     task = Task(environment="toy", family="press", seed=seed, split=Split.TRAIN)
     found = memory.recall(task, "press button 7", "a page")
-    usable = [item for item in memory.experiences(statuses=IN_USE) if item.environment == "toy"]
+    usable = [item for item in memory.experiences(statuses=IN_USE) if item.environment == "toy" and item.trust >= 0.5]
     rules = {item.id for item in usable if (item.kind, item.family) == ("guardrail", "press")}
     own = {item.id for item in usable if item.sources[0].task == task.id}
     assert bool(own & rules) == (seed != 4)

@@ -41,6 +41,7 @@ _FORMS = (
 _ABOUT = re.compile(
     r"The (?:goal (?:names|gives|quotes|has)|(?:page|form|list|result) (?:has|shows|lists)) (?P<what>[A-Za-z ,]+)\."
 )
+_AVAILABLE = re.compile(r"([A-Za-z_][\w.\-]*) is available\.?")
 _COUNTED = frozenset({"a", "an", "the", "one", "two", "three", "four", "and", "its", "of", "each", "several", "both"})
 
 
@@ -106,6 +107,9 @@ def _sentence(text: str, offered: Collection[str]) -> str:
     if text.startswith(CALLED):
         called = text.removeprefix(CALLED).removesuffix(".").split(", ")
         return text if len(called) <= MAX_TARGETS and all(known_name(name, offered=offered) for name in called) else ""
+    there = _AVAILABLE.fullmatch(text)
+    if there:
+        return text if known_name(there[1], offered=offered) else ""
     about = _ABOUT.fullmatch(text)
     words = re.findall(r"[A-Za-z]+", about["what"]) if about else []
     return text if text == INCOMPLETE or (words and all(known(word) or word in _COUNTED for word in words)) else ""
@@ -135,6 +139,9 @@ def masked_action(action: str, goals: Sequence[str], *, exactly: bool = False, o
         elif exactly:
             return ""
     made = f"{match[1]}({', '.join(arguments)})"
+    common = match[1] in PAGE_VERBS or known_name(match[1], prohibited=exactly)
+    if not (common or exactly or GOAL in action):
+        return ""  # a tool of an uncommon name that takes nothing from the goal need not have been asked for
     return "" if problem(made) else made
 
 

@@ -187,7 +187,9 @@ def _tools(sources: Sequence[Trajectory], offered: Collection[str]) -> Iterable[
         for step in source.steps:
             name = step.meaning.partition("(")[0]
             if step.diagnosis.fine and name not in PAGE_VERBS and known_name(name, offered=offered):
-                yield name
+                values = (match[1:-1] for match in re.findall(STRING, step.meaning))
+                if known_name(name) or any(value and occurs(value, source.goal) for value in values):
+                    yield name
 
 
 def _taken(action: str, sources: Sequence[Trajectory]) -> bool:

@@ -53,7 +53,8 @@ def test_concurrent_tasks(workspace: Path) -> None:
             assert (await memory.stats())["experiences"] == 33
             assert len(await memory.experiences(statuses=[Status.RETIRED])) == 1
             assert [item.version for item in await memory.history(more[0].id)][-1] == more[0].version + 1
-            recall = await memory.recall(Task(environment="toy", family="family-1", seed=999, split=Split.TRAIN), "open drawer 1", "")
+            task = Task(environment="toy", family="family-1", seed=999, split=Split.TRAIN)
+            recall = await memory.recall(task, "open drawer 1", "")
             assert recall.shown
             assert await memory.reindex() == 33
             with pytest.raises(RecordError, match="exp_none"):

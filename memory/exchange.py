@@ -10,7 +10,6 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
-from tutelage.config import TrustConfig
 from tutelage.errors import RecordError
 from tutelage.experience import Change, Experience, Status, identity
 from tutelage.memory.admission import through
@@ -18,7 +17,6 @@ from tutelage.memory.compound import compound
 from tutelage.memory.files import History
 from tutelage.memory.store import MemoryStore
 from tutelage.memory.trust import of_sources
-from tutelage.record import Record
 from tutelage.types import Split
 
 DOCUMENTS = "import"
@@ -82,12 +80,11 @@ class Terms:
 class Importer:
     """Compares histories with one memory and takes them in, all in one transaction."""
 
-    def __init__(self, memory: MemoryStore, record: Record, terms: Terms, trust: TrustConfig) -> None:
+    def __init__(self, memory: MemoryStore, terms: Terms) -> None:
         self._memory = memory
-        self._record = record
+        self._record = memory.record
         self._terms = terms
-        self._trust = trust
-        self._enter = through(record, memory.tenant, trust)
+        self._enter = through(memory.record, memory.tenant, memory.trust)
 
     def compare(self, histories: Sequence[History]) -> list[Entry]:
         """What an import would do, in the order of the file; nothing is written."""
@@ -169,6 +166,8 @@ class Importer:
             self._refuse_held_out(entry.added)
             *before, last = [self._passed(version) for version in entry.added]
             added = (*(versions[0] for versions in before), *last)
+            if not self._terms.own:
+                added = tuple(self._memory.gate.passed(added))
         except RecordError as error:
             return replace(entry, finding=Finding.REFUSED, reason=str(error), added=(), digests=())
         if entry.finding is Finding.NEWER and not self._terms.take and self._outweighed(entry.id, added):
@@ -181,7 +180,7 @@ class Importer:
         ours = self._memory.get(place)
         if self._terms.own or ours.status in (Status.RETIRED, Status.QUARANTINED):
             return False
-        doubted = of_sources(added[-1], self._trust) < self._trust.threshold
+        doubted = of_sources(added[-1], self._memory.trust) < self._memory.trust.threshold
         doubted |= added[-1].status is Status.QUARANTINED
         return doubted and (ours.status is not added[-1].status or ours.trust > added[-1].trust)
 

@@ -109,14 +109,16 @@ class Gate:
     def trusts(self, item: Experience) -> bool:
         """Whether agents, and those who may only read, may be shown the words of this version that is kept."""
         key = (item.id, item.version)
-        if key not in self._known:
-            history = self._record.history(item.id) if item.version > 1 else []
-            versions = [*(old for old in history if old.version < item.version), item]
+        if key in self._known:
+            return self._known[key]
+        history = self._record.history(item.id) if item.version > 1 else []
+        *_, last = standings([*(old for old in history if old.version < item.version), item], self._config)
+        allowed = last.allows(item, self._config)
+        if not self._record.writing:  # a version that is taken back leaves its number to another one
             if len(self._known) >= _KEPT:
                 self._known.clear()
-            *_, last = standings(versions, self._config)
-            self._known[key] = last.allows(item, self._config)
-        return self._known[key]
+            self._known[key] = allowed
+        return allowed
 
     def _right(self, item: Experience) -> Iterable[Trajectory]:
         return right(self._record, self._tenant, item)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from tutelage.config import MemoryConfig
+from tutelage.config import MemoryConfig, TrustConfig
 from tutelage.errors import RecordError
 from tutelage.experience import IN_USE, Change, Experience, Kind, Recall, Recaller, Status, identity
 from tutelage.memory.admission import agreed, through
@@ -76,6 +76,11 @@ class MemoryStore:
     render = staticmethod(render)
 
     @property
+    def trust(self) -> TrustConfig:
+        """How far words are trusted here."""
+        return self._config.trust
+
+    @property
     def record(self) -> Record:
         """Where all of it is kept; what is read and written in one of its transactions is one."""
         return self._record
@@ -103,7 +108,7 @@ class MemoryStore:
         items = list(experiences)
         with self._record.transaction():
             places = self._admit(items)
-            enter = through(self._record, self.tenant, self._config.trust)
+            enter = through(self._record, self.tenant, self.trust)
             admitted = [enter(self._compound(item, places)) for item in items]
             ids, identities = [item.id for item in items], [identity(item) for item in chain(*admitted)]
             by_id, same = self._record.newest_of(self.tenant, ids=ids, identities=identities)
@@ -125,7 +130,7 @@ class MemoryStore:
                     kept = self.gate.passed(versions, history)
                     new = kept[-1]
                 else:
-                    both = agreed(history(old.id), item, self._config.trust)
+                    both = agreed(history(old.id), item, self.trust)
                     kept = [] if both == old else self.gate.passed([both], history)
                     new = kept[-1] if kept else old
                 if old is None or new.version > old.version:

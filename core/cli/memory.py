@@ -67,7 +67,11 @@ def kind_names(kinds: Sequence[OfKind] | None) -> list[Kind]:
 def who(name: str) -> str:
     """The name that a change is made under. Raises ConfigError if it is no name."""
     if not name:
-        return re.sub(r"[^\w.@-]", "-", getpass.getuser()).lstrip("-.") or "somebody"
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # in a container the user may have no name
+            user = ""
+        return re.sub(r"[^\w.@-]", "-", user).lstrip("-.") or "somebody"
     if not re.fullmatch(r"\w[\w.@-]{0,62}", name):
         raise ConfigError(f"{name!r} is no name; use letters, digits and any of . _ @ -")
     return name

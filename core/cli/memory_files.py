@@ -113,7 +113,7 @@ def import_(
     words = f"user:{who(name)}" if own else terms.origin
     histories = read_folders(path, words, Place(environment, family)) if path.is_dir() else read_jsonl(path, words)
     with memory_of(config, overrides, tenant, existing=False) as workspace:
-        importer = Importer(workspace.memory, workspace.record, terms, workspace.trust)
+        importer = Importer(workspace.memory, terms)
         entries = importer.compare(histories) if dry_run else importer.take(histories)
         texts = [workspace.memory.render(entry.theirs) for entry in entries]
     _report(entries, texts, dry_run, as_json)

@@ -67,7 +67,7 @@ def test_a_cycle_of_one_tenant_runs_beside_what_another_has_imported(
 ) -> None:
     histories, episodes, words, funnel = file
     guest = opened(tmp_path / "w", "team-b")
-    taken = Importer(guest.memory, guest.record, Terms("theirs", own=True), guest.trust).take(histories)
+    taken = Importer(guest.memory, Terms("theirs", own=True)).take(histories)
     assert all(entry.added for entry in taken)
     guest.close()
     opened(tmp_path / "w", "team-b").close()

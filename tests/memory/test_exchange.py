@@ -119,11 +119,12 @@ class World:
 
     def __init__(self, folder: Path, record: Record | None = None, tenant: str = "default") -> None:
         self.record = record or Record.open(folder)
-        self.memory = MemoryStore(self.record, folder / f"index-{tenant}", MemoryConfig(), tenant=tenant)
-        self.trust = TrustConfig(sources={"own": 1.0, "import:friend": 0.8, "import": 0.3, "user": 0.6})
+        trust = TrustConfig(sources={"own": 1.0, "import:friend": 0.8, "import": 0.3, "user": 0.6})
+        config = MemoryConfig(trust=trust)
+        self.memory = MemoryStore(self.record, folder / f"index-{tenant}", config, tenant=tenant)
 
     def importer(self, **terms: object) -> Importer:
-        return Importer(self.memory, self.record, Terms(**{"name": "friend", **terms}), self.trust)
+        return Importer(self.memory, Terms(**{"name": "friend", **terms}))
 
     def take(self, *histories: History, **terms: object) -> list[Entry]:
         return self.importer(**terms).take(list(histories))

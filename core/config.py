@@ -9,6 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tutelage.errors import ConfigError
 
+CONFIG_FILE = "config.json"
+"""What a workspace was last used with, in its folder."""
+INDEX = "index"
+"""Folder of the search index in a workspace."""
+
 
 class Section(BaseModel):
     """Base of every section; an unknown key is an error."""

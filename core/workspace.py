@@ -5,8 +5,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutelage.config import CassetteConfig, Config, EnvironmentConfig, TrustConfig, load_config
-from tutelage.environments.base import UNTRUSTED
+from tutelage.config import (
+    CONFIG_FILE,
+    INDEX,
+    CassetteConfig,
+    Config,
+    EnvironmentConfig,
+    MemoryConfig,
+    TrustConfig,
+    load_config,
+)
 from tutelage.environments.suite import Suite
 from tutelage.errors import ConfigError
 from tutelage.measures import Student
@@ -20,7 +28,6 @@ if TYPE_CHECKING:
     from tutelage.memory.store import MemoryStore
 
 
-CONFIG_FILE = "config.json"
 ANY_EXPERT = "expert/*"
 """Model string for the scripted expert of each environment."""
 CREATIVE = ("teacher", "persona", "designer")
@@ -82,16 +89,18 @@ class Workspace:
     def memory(self) -> "MemoryStore":
         from tutelage.memory.store import MemoryStore
 
-        config = self.config.memory.model_copy(update={"trust": self.trust})
-        return MemoryStore(self.record, self.folder / "index", config)
+        return MemoryStore(self.record, self.folder / INDEX, self._memory_config)
 
     @cached_property
     def trust(self) -> TrustConfig:
         """How far words are trusted: as configured, else as the classes of the environments in use say themselves."""
-        classes = [part.environment for part in self.suite.parts]
-        declared = {found.name: found.trust for found in classes if found.trust > UNTRUSTED}
-        trust = self.config.memory.trust
-        return trust.model_copy(update={"environments": {**declared, **trust.environments}})
+        return self._memory_config.trust
+
+    @cached_property
+    def _memory_config(self) -> MemoryConfig:
+        from tutelage.memory.trust import with_declared
+
+        return with_declared(self.config)
 
     @cached_property
     def trained_on(self) -> Suite:

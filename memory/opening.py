@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tutelage.config import load_config
+from tutelage.config import CONFIG_FILE, INDEX, load_config
 from tutelage.errors import ConfigError
 from tutelage.memory.store import MemoryStore
+from tutelage.memory.trust import with_declared
 from tutelage.record import Record
-
-CONFIG_FILE = "config.json"
-INDEX = "index"
 
 
 @contextmanager
@@ -28,7 +26,7 @@ def open_memory(workspace: Path | str, *, tenant: str | None = None) -> Iterator
     folder = Path(workspace)
     if not (folder / CONFIG_FILE).exists():
         raise ConfigError(f"there is no workspace at {folder}; make one with `tutelage run --config FILE`")
-    config = load_config(folder / CONFIG_FILE).memory
+    config = with_declared(load_config(folder / CONFIG_FILE))
     record = Record.open(folder, create=False)
     try:
         with MemoryStore(record, folder / INDEX, config, tenant=tenant) as store:

@@ -12,14 +12,23 @@ pages or files, gains nothing. Voices that say exactly the same combine as if ea
 from collections.abc import Iterable
 from functools import lru_cache
 
-from tutelage.config import TrustConfig
-from tutelage.environments.base import UNTRUSTED, environment_class
+from tutelage.config import Config, MemoryConfig, TrustConfig
+from tutelage.environments.base import UNTRUSTED, Environment, environment_class
 from tutelage.errors import TutelageError
 from tutelage.experience import Experience, Source
 from tutelage.types import OWN, Trajectory
 
 HAND = "user"
 """Kind of the origins of people who write by hand."""
+
+
+def with_declared(config: Config) -> MemoryConfig:
+    """The settings of memory, with the trust that the classes of the environments in use declare where none is set."""
+    classes = filter(None, (_class(item.name) for item in config.environments))
+    declared = {found.name: found.trust for found in classes if found.trust > UNTRUSTED}
+    trust = config.memory.trust
+    found = trust.model_copy(update={"environments": {**declared, **trust.environments}})
+    return config.memory.model_copy(update={"trust": found})
 
 
 def of_environment(name: str, config: TrustConfig) -> float:
@@ -75,9 +84,15 @@ def voice(source: Source, environment: str, config: TrustConfig) -> str:
     return f"{OWN} {environment}" if environment in config.environments or declared else f"{OWN} *"
 
 
-@lru_cache(maxsize=256)
 def _declared(name: str) -> float:
+    found = _class(name)
+    return UNTRUSTED if found is None else found.trust
+
+
+@lru_cache(maxsize=256)
+def _class(name: str) -> type[Environment] | None:
+    """None for one that is not known here."""
     try:
-        return environment_class(name).trust
+        return environment_class(name)
     except (TutelageError, ImportError):
-        return UNTRUSTED
+        return None

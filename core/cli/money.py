@@ -76,7 +76,8 @@ def cost(
 @contextmanager
 def _looked_at(config: "Config") -> Iterator["Workspace"]:
     """The workspace, left as it is; where there is none, an empty one for the moment."""
-    from tutelage.workspace import CONFIG_FILE, Workspace
+    from tutelage.config import CONFIG_FILE
+    from tutelage.workspace import Workspace
 
     with TemporaryDirectory() as folder:
         if not (config.workspace / CONFIG_FILE).exists():

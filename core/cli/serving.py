@@ -135,13 +135,14 @@ def _needed() -> Iterator[None]:
 
 @contextmanager
 def _service(config: "Config", write: bool) -> Iterator["Service"]:
-    from tutelage.memory.opening import INDEX
+    from tutelage.config import INDEX
     from tutelage.memory.server.service import Service
+    from tutelage.memory.trust import with_declared
     from tutelage.record import Record
 
     record = Record.open(config.workspace, create=False)
     try:
-        service = Service(record, config.workspace / INDEX, config.memory, write=write)
+        service = Service(record, config.workspace / INDEX, with_declared(config), write=write)
         try:
             yield service
         finally:

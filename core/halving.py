@@ -19,15 +19,15 @@ from tutelage.effects import Finding, Tally, finding, needed
 
 FEWEST = 4
 """Pairs of a family's first round at least; with fewer nothing can be seen."""
-HALF = 2
-"""The first round spends this part of the budget (one half) at most."""
+FIRST_SHARE = 0.5
+"""Of the budget, for the first round at most."""
 
 
 def first_round(families: Sequence[str], budget: int) -> dict[str, int]:
     """Equal numbers of pairs for as many of the families, in their order, as `FEWEST` each leave room for."""
     if not families or budget < 1:
         return {}
-    each = min(budget, max(FEWEST, budget // (HALF * len(families))))
+    each = min(budget, max(FEWEST, int(budget * FIRST_SHARE) // len(families)))
     return dict.fromkeys(families[: budget // each], each)
 
 

@@ -30,8 +30,8 @@ _TEMPLATE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _ROLE = re.compile(
-    r"(?im)(?:(?<=[.!?;>)\n])|^)[\s#*>\-]*(?:system|assistant|developer|human|ai|instructions?|new instructions?|"
-    r"system prompt|system message)[\s*]*:(?=\s|$)"
+    r"(?im)(?:(?<=[.!?;>)\n])|^)(?:[\s#*>\-]*(?:system|assistant|developer|human|ai|instructions?|new instructions?|"
+    r"system prompt|system message)[\s*]*:(?=\s|$))+"
 )
 _EARLIER = (
     r"(?:previous|prior|above|earlier|preceding|former|existing|other|your|these|those|the|any|all|every|what|of)"
@@ -52,6 +52,7 @@ _MARKUP = re.compile(
 )
 _ADDRESS = re.compile(r"(?i)\b(?:https?|ftp|hxxps?|wss?|file)\s?:\s?//[^\s\"'<>)]+")
 _ODD = re.compile(r"[^\x20-\x7e]|[<`~\[\\%&!:]|--|\||[\w+/=-]{40}")
+_PASSES = 12
 _CUES = (
     "ignore",
     "disregard",
@@ -78,7 +79,7 @@ def neutral(text: str) -> str:
     if not _ODD.search(seen) and not any(cue in low for cue in _CUES):
         return seen
     seen = text
-    for _ in range(4):  # what is taken out may bring together what was apart
+    for _ in range(_PASSES):  # what is taken out may bring together what was apart
         before = seen
         seen = _SELECTORS.sub("", "".join(_visible(character) for character in seen))
         for pattern in (_TEMPLATE, _MARKUP, _ORDER, _BLOB, _ESCAPES):
@@ -86,8 +87,8 @@ def neutral(text: str) -> str:
         seen = _ROLE.sub(" ", seen)
         seen = " ".join(seen.split())
         if seen == before:
-            break
-    return seen
+            return seen
+    return REMOVED  # nested on purpose: nothing in it is worth a further pass
 
 
 def neutralised(experience: Experience, shown: Callable[[], str] | None = None) -> tuple[Experience, tuple[str, ...]]:

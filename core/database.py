@@ -48,6 +48,8 @@ class Database:
         self._writer = engine.execution_options(writes=True)
         self._lock = threading.RLock()
         self._local = threading.local()
+        self._watch: sqlite3.Connection | None = None
+        self._watching = threading.Lock()
 
     @classmethod
     def open(cls, workspace: Path | str, *, create: bool = True, tenant: str | None = None) -> Self:
@@ -83,7 +85,23 @@ class Database:
         return record
 
     def close(self) -> None:
+        with self._watching:
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
         self._engine.dispose()
+
+    def stamp(self) -> int | None:
+        """A number that is another one once anybody, of this process or another, has committed anything.
+
+        Costs microseconds, a hundredth of what a query does. None: not known, as with a database server.
+        """
+        if not self.name.endswith(FILE):
+            return None
+        with self._watching:
+            if self._watch is None:
+                self._watch = sqlite3.connect(self.name, timeout=BUSY_SECONDS, check_same_thread=False)
+            return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

@@ -19,6 +19,8 @@ Mask = NDArray[np.bool_]
 
 _NAMED = ("kind", "environment", "family", "status")
 _START = 64
+_MASKS = 64
+"""Combinations of filters that are remembered, 100 kB each among 100,000 experiences."""
 
 
 class Catalog:
@@ -34,12 +36,14 @@ class Catalog:
         self._columns |= {name: np.zeros(_START) for name in ("trust", "created")}
         self._columns["here"] = np.zeros(_START, dtype=np.bool_)
         self._by_task: defaultdict[str, set[int]] = defaultdict(set)
+        self._masks: dict[tuple[object, ...], Mask] = {}
 
     def __len__(self) -> int:
         return len(self.slots)
 
     def put(self, row: ExperienceRow) -> int:
         """Add an experience, or replace what was known of it; returns its slot."""
+        self._masks.clear()
         slot = self.slots.get(row.id)
         if slot is None:
             slot = self.slots[row.id] = len(self.rows)
@@ -61,6 +65,7 @@ class Catalog:
 
     def remove(self, experience_id: str) -> int | None:
         """Take an experience out; returns the slot it had."""
+        self._masks.clear()
         slot = self.slots.pop(experience_id, None)
         if slot is not None:
             self._columns["here"][slot] = False
@@ -69,14 +74,29 @@ class Catalog:
 
     def mask(self, query: Query, *, without: Iterable[str] = ()) -> Mask:
         """Whether each slot passes all filters of a query, and is none of the ids `without`."""
+        passed = self._filtered(query).copy()
+        own = [] if query.exclude_task is None else list(self._by_task.get(query.exclude_task, ()))
+        passed[own + [self.slots[key] for key in without if key in self.slots]] = False
+        return passed
+
+    def all_of(self, environment: str) -> Mask:
+        """Whether each slot is of an environment. Not to be changed."""
+        return self._filtered(Query("", environment=environment, statuses=()))
+
+    def _filtered(self, query: Query) -> Mask:
+        """By all filters but the task; kept, since what asks again and again asks with the same ones."""
+        named = {
+            "kind": frozenset(query.kinds),
+            "environment": frozenset(() if query.environment is None else (query.environment,)),
+            "family": frozenset(() if query.family is None else (query.family,)),
+            "status": frozenset(query.statuses),
+        }
+        asked = (*named.values(), query.min_trust, query.since, query.until)
+        if asked in self._masks:
+            return self._masks[asked]
         columns = {name: column[: len(self.rows)] for name, column in self._columns.items()}
         passed: Mask = columns["here"].copy()
-        for name, values in (
-            ("kind", query.kinds),
-            ("environment", () if query.environment is None else (query.environment,)),
-            ("family", () if query.family is None else (query.family,)),
-            ("status", query.statuses),
-        ):
+        for name, values in named.items():
             if values:
                 passed &= self._among(name, columns[name], values)
         if query.min_trust > 0:
@@ -85,17 +105,14 @@ class Catalog:
             passed &= columns["created"] >= query.since.timestamp()
         if query.until is not None:
             passed &= columns["created"] < query.until.timestamp()
-        own = [] if query.exclude_task is None else list(self._by_task.get(query.exclude_task, ()))
-        passed[own + [self.slots[key] for key in without if key in self.slots]] = False
+        if len(self._masks) >= _MASKS:
+            self._masks.clear()
+        self._masks[asked] = passed
         return passed
 
     def of(self, name: str, value: str, slots: Slots) -> Mask:
         """Which of the slots have this value: of ``kind``, ``environment``, ``family`` or ``status``."""
         return np.asarray(self._columns[name][slots] == self._codes[name].get(value, -1))
-
-    def in_environment(self, environment: str) -> Slots:
-        """Slots of all experiences of an environment."""
-        return np.flatnonzero(self.mask(Query("", environment=environment, statuses=())))
 
     def environments(self) -> list[str]:
         return sorted({row.environment for row in self.listed()})

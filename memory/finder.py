@@ -80,6 +80,7 @@ class Finder:
         self._vectors = ExactIndex(self.embedder.dimension)
         self._words = WordIndex()
         self._seen = Newest(0, 0)
+        self._stamp: int | None = None
         self._tentative = False
         self._pending: set[int] = set()  # slots whose vectors Chroma does not have yet
         self._cache: dict[int, Experience] = {}
@@ -100,25 +101,31 @@ class Finder:
     def sync(self) -> None:
         """Take over what the record has that is not here yet, and drop what was forgotten."""
         with self._lock:
-            if self._record.newest() == self._seen and not self._tentative:
+            stamp = None if self._record.writing else self._record.stamp()
+            if stamp is not None and stamp == self._stamp:
                 return
             if self._tentative:  # what was read inside a transaction may have been taken back
                 self._forget_all()
             with self._record.reading():
                 newest = self._record.newest()
-                rows = self._record.experience_rows(after=self._seen.experience, tenant=self._tenant)
-                stones = []
-                if newest.tombstone > self._seen.tombstone:
-                    stones = self._record.tombstones(after=self._seen.tombstone, tenant=self._tenant)
-                self._forget([stone.id for stone in stones if stone.kind == "experience"])
-                if stones:
-                    self._cache.clear()  # it may quote what was forgotten
-                    rows = self._with_reworded(rows, [stone.id for stone in stones if stone.kind == "trajectory"])
-                self._tentative = self._record.writing
-                self._take(rows)
-                self._seen = newest
+                if newest != self._seen:
+                    self._tentative = self._record.writing
+                    self._catch_up(newest)
+            self._stamp = stamp
             if len(self._pending) >= FLUSH and not self._tentative:
                 self.flush()
+
+    def _catch_up(self, newest: Newest) -> None:
+        rows = self._record.experience_rows(after=self._seen.experience, tenant=self._tenant)
+        stones = []
+        if newest.tombstone > self._seen.tombstone:
+            stones = self._record.tombstones(after=self._seen.tombstone, tenant=self._tenant)
+        self._forget([stone.id for stone in stones if stone.kind == "experience"])
+        if stones:
+            self._cache.clear()  # it may quote what was forgotten
+            rows = self._with_reworded(rows, [stone.id for stone in stones if stone.kind == "trajectory"])
+        self._take(rows)
+        self._seen = newest
 
     def _take(self, rows: Sequence[ExperienceRow]) -> None:
         """Put experiences where search finds them, with what is known of them or else is made now."""
@@ -213,7 +220,7 @@ class Finder:
             return
         stale, removed = set(self._pending), 0
         for environment in {*self._chroma.environments, *self.catalog.environments()}:
-            slots = self.catalog.in_environment(environment).tolist()
+            slots = np.flatnonzero(self.catalog.all_of(environment)).tolist()
             if self._chroma.count(environment) + len(stale.intersection(slots)) != len(slots):
                 there = set(self._chroma.ids(environment))
                 gone = sorted(there - {self.catalog.rows[slot].id for slot in slots})
@@ -274,8 +281,8 @@ class Finder:
                 found += self._near(vector, query, passed, slots)
             if query.mode != "vector":
                 scores = self._words.scores(numbers(asked(query.text)), len(passed))
-                best = slots[top(scores[slots], max(NEAR, query.k))]
-                found.append(best[scores[best] > 0])
+                having = np.flatnonzero(passed & (scores > 0))
+                found.append(having[top(scores[having], max(NEAR, query.k))])
             chosen = np.unique(np.concatenate(found))
             ids = [self.catalog.rows[slot].id for slot in chosen]
             near = dict(zip(ids, self._vectors.similarities(vector, chosen).tolist(), strict=True))
@@ -296,9 +303,10 @@ class Finder:
             return self._vectors.nearest(vector, slots, count)
         found: set[int] = set()
         for environment in self._chroma.environments:  # one that is all pending is added below
-            share = np.count_nonzero(self.catalog.of("environment", environment, slots))
+            here = self.catalog.all_of(environment)
+            share = np.count_nonzero(passed & here)
             if share:
-                size = len(self.catalog.in_environment(environment))
+                size = int(np.count_nonzero(here))
                 fetch = min(int(1.3 * count * size / share) + 8, size)
                 if fetch > FETCH:  # too few of its neighbours would pass the filters
                     return self._vectors.nearest(vector, slots, count)

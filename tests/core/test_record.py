@@ -10,11 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
 from tutelage.errors import RecordError
 from tutelage.experience import Experience, Skill, Source, Status, Sticker
 from tutelage.measures import Student
 from tutelage.record import Record
+from tutelage.record_tables import META
 from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Trajectory, Verdict
 
 
@@ -232,3 +234,19 @@ def test_fingerprints_are_equal_for_equal_runs_only(tmp_path: Path) -> None:
     three.put("usage", "x", {"calls": 1})
     assert one.fingerprint() != three.fingerprint()
     assert one.fingerprint(without=["usage"]) == three.fingerprint(without=["usage"])
+
+
+def test_the_stamp_tells_of_every_commit_in_any_process_and_of_nothing_else(tmp_path: Path) -> None:
+    record, other = Record.open(tmp_path), Record.open(tmp_path)
+    before = record.stamp()
+    assert record.stamp() == before
+    with other.transaction() as connection:
+        connection.execute(insert(META).values(key="looked at", value="1"))
+        assert record.stamp() == before, "nothing is committed yet"
+    after = record.stamp()
+    assert after != before
+    with record.transaction() as connection:
+        connection.execute(insert(META).values(key="its own", value="1"))
+    assert record.stamp() != after
+    record.close()
+    other.close()

@@ -4,8 +4,9 @@
 
 Experiences are made up of a skewed vocabulary, in one environment with 200 families; queries are a goal and a page of
 1,000 characters. Every size has a process of its own. Searches return 5 and include embedding the query and reading
-what was found; those of bare Chroma return ids, from a vector or with embedding the query too. mem0 keeps texts without
-an LLM, with the same embeddings in its own Chroma; it needs its own virtual environment.
+what was found; those of bare Chroma return ids, from a vector or with embedding the query too. Every line of the table
+is measured with queries that nobody has asked before, after a few others to warm up. mem0 keeps texts without an LLM,
+with the same embeddings in its own Chroma; it needs its own virtual environment.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from tutelage.memory.text import distilled
 from tutelage.record import Record
 from tutelage.types import Split, Task
 
-WORDS, FAMILIES, SINGLE, QUERIES = 20_000, 200, 200, 100
+WORDS, FAMILIES, SINGLE, QUERIES, WARM_UP = 20_000, 200, 200, 100, 20
 STATUSES = (Status.ACTIVE,) * 5 + (Status.CANDIDATE, Status.RETIRED)
 
 
@@ -69,8 +71,10 @@ def made_up(language: Language, number: int) -> Experience:
     )
 
 
-def timed(work: Callable[[Any], Any], inputs: Sequence[Any]) -> list[float]:
+def timed(work: Callable[[Any], Any], inputs: Sequence[Any], warm_up: Sequence[Any] = ()) -> list[float]:
     """Milliseconds of each call, and at the end the mean of what all threads of the process had of a core."""
+    for item in warm_up:
+        work(item)
     times = []
     worked = time.process_time()
     for item in inputs:
@@ -78,6 +82,12 @@ def timed(work: Callable[[Any], Any], inputs: Sequence[Any]) -> list[float]:
         work(item)
         times.append(1e3 * (time.perf_counter() - began))
     return [*times, 1e3 * (time.process_time() - worked) / len(inputs)]
+
+
+def asked(language: Language, work: Callable[[str], Any]) -> list[float]:
+    """`timed` with new queries."""
+    queries = [f"{language.text(10)}\n{language.text(200)[:1000]}" for _ in range(WARM_UP + QUERIES)]
+    return timed(work, queries[WARM_UP:], queries[:WARM_UP])
 
 
 def resident() -> float:
@@ -94,7 +104,6 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
     """Everything about Tutelage and bare Chroma at one size."""
     language = Language(0)
     experiences = [made_up(language, number) for number in range(size)]
-    queries = [f"{language.text(10)}\n{language.text(200)[:1000]}" for _ in range(QUERIES)]
     record, base, result = Record.open(folder), resident(), {}
     store = MemoryStore(record, folder / "index", MemoryConfig())
     began = time.perf_counter()
@@ -105,7 +114,7 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
     result["add in batches /s"] = size / (time.perf_counter() - began)
     began = time.perf_counter()
     store = MemoryStore(record, folder / "index", MemoryConfig())
-    store.search(Query(queries[0]))
+    store.search(Query(language.text(10)))
     result["open and first search s"] = time.perf_counter() - began
     result["memory MB"], result["record MB"], result["index MB"] = (
         resident() - base,
@@ -119,25 +128,25 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
         ("vector, also family", family),
         ("hybrid, kind and status", replace(plain, mode="fused")),
     ):
-        result[name] = timed(lambda text, wanted=wanted: store.search(replace(wanted, text=text)), queries)
+        result[name] = asked(language, lambda text, wanted=wanted: store.search(replace(wanted, text=text)))
     task = Task(environment="toy", family="family-7", seed=7, split=Split.TRAIN)
-    result["recall"] = timed(lambda text: store.recall(task, text, ""), queries)
+    result["recall"] = asked(language, lambda text: store.recall(task, text, ""))
     reader = MemoryStore(record, folder / "index", MemoryConfig())  # without Chroma, as every other process
-    reader.search(Query(queries[0]))
+    reader.search(Query(language.text(10)))
     for name, wanted in (("reader: vector", plain), ("reader: hybrid", replace(plain, mode="fused"))):
-        result[name] = timed(lambda text, wanted=wanted: reader.search(replace(wanted, text=text)), queries)
+        result[name] = asked(language, lambda text, wanted=wanted: reader.search(replace(wanted, text=text)))
     reader.close()
     singles = [made_up(language, size + number) for number in range(2 * SINGLE)]
     result["one add"] = timed(store.add, singles[:SINGLE])
     store.sync()
     result["one add, indexed at once"] = timed(lambda item: (store.add(item), store.sync()), singles[SINGLE:])
     embed = store._finder.embedder.embed
-    result |= bare(experiences, queries, embed, folder / "bare")
+    result |= bare(experiences, language, embed, folder / "bare")
     store.close()
     return result
 
 
-def bare(experiences: list[Experience], queries: list[str], embed: Callable[..., Any], folder: Path) -> dict[str, Any]:
+def bare(experiences: list[Experience], language: Language, embed: Callable[..., Any], folder: Path) -> dict[str, Any]:
     """Chroma as it comes, with the same vectors and fields."""
     import chromadb
     from chromadb.config import Settings
@@ -156,11 +165,11 @@ def bare(experiences: list[Experience], queries: list[str], embed: Callable[...,
     def ask(vector: Any, filters: Any = None) -> None:
         collection.query(query_embeddings=[vector], n_results=5, where=filters, include=["distances"])
 
-    vectors = [embed([text])[0] for text in queries]
-    result["embedding a query"] = timed(lambda text: embed([text]), queries)
-    result["bare Chroma, unfiltered"] = timed(ask, vectors)
-    result["bare Chroma, unfiltered, with embedding"] = timed(lambda text: ask(embed([text])[0]), queries)
-    result["bare Chroma, kind and status"] = timed(lambda vector: ask(vector, where), vectors)
+    result["embedding a query"] = asked(language, lambda text: embed([text]))
+    result["bare Chroma, unfiltered, with embedding"] = asked(language, lambda text: ask(embed([text])[0]))
+    for name, filters in (("unfiltered", None), ("kind and status", where)):
+        vectors = [embed([language.text(200)[:1000]])[0] for _ in range(WARM_UP + QUERIES)]
+        result[f"bare Chroma, {name}"] = timed(partial(ask, filters=filters), vectors[WARM_UP:], vectors[:WARM_UP])
     return result
 
 

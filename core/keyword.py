@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from tutelage.errors import MissingPart
@@ -36,6 +37,7 @@ def tokens(texts: list[str]) -> list[list[str]]:
     return _library().tokenize(texts, token_pattern=_WORD, stopwords="en", return_ids=False, show_progress=False)
 
 
+@cache
 def _library() -> Any:
     try:
         import bm25s

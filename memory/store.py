@@ -381,8 +381,8 @@ class MemoryStore:
 
     def _loaded(self, ranked: Sequence[Ranked], at_once: int, *, trusted: bool) -> Iterator[tuple[Ranked, Experience]]:
         """With their experiences, some at a time, until the caller has enough."""
-        for start in range(0, len(ranked), at_once + 1):
-            part = {rank.id: rank for rank in ranked[start : start + at_once + 1]}
+        for start in range(0, len(ranked), at_once):
+            part = {rank.id: rank for rank in ranked[start : start + at_once]}
             for item in self._finder.load(part):
                 if not trusted or self.trusts(item):
                     yield part[item.id], item

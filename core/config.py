@@ -191,6 +191,29 @@ class StudentConfig(Section):
     """In evaluation; 0 is greedy."""
     max_length: int = Field(1536, ge=64)
     """Tokens of a whole episode; a longer one ends as a policy error."""
+    quantize: Literal["none", "4bit"] = "none"
+    """`4bit` keeps the base weights in NF4 and trains an adapter (QLoRA); needs a GPU and ``method = "lora"``."""
+    processes: int = Field(1, ge=1)
+    """Processes that train a stage together, started through Accelerate."""
+    engine: Literal["transformers", "vllm", "server"] = "transformers"
+    """What generates the student's replies; `server`: OpenAI-compatible, with log-probabilities of its tokens."""
+    server: str = ""
+    """Base URL of that server."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "StudentConfig":
+        if self.quantize != "none" and self.method != "lora":
+            raise ValueError('quantize = "4bit" trains an adapter: set method = "lora"')
+        if (self.engine == "server") != bool(self.server):
+            raise ValueError('server is the URL for engine = "server", and only for it')
+        return self
+
+
+class TrackingConfig(Section):
+    """Where training figures go besides the record."""
+
+    to: Literal["none", "trackio", "wandb"] = "none"
+    project: str = "tutelage"
 
 
 class StageConfig(Section):
@@ -224,6 +247,37 @@ class SftConfig(StageConfig):
     """Optimiser steps between checkpoints; after a kill the stage continues from the last one."""
 
 
+class AlarmConfig(Section):
+    """One thing that is watched while a stage trains on its own rollouts."""
+
+    threshold: float
+    action: Literal["off", "stop", "restore"] = "stop"
+    """`stop` ends the stage with the last good weights; `restore` goes back to them and continues."""
+
+
+class AlarmsConfig(Section):
+    """What is looked at after every optimiser step; figures that are not finite always end the stage."""
+
+    length: AlarmConfig = AlarmConfig(threshold=2.0)
+    """Sampled tokens per turn, as a multiple of the first batch's; its inverse counts too."""
+    entropy: AlarmConfig = AlarmConfig(threshold=0.1)
+    """Entropy of the sampled tokens, as a share of the first batch's, below which the student is thought collapsed."""
+    kl: AlarmConfig = AlarmConfig(threshold=1.0)
+    """Mean of log p/p₀ per sampled token, in nats, against the weights that the stage began with."""
+    gap: AlarmConfig = AlarmConfig(threshold=2.0)
+    """Mean of |log p_teacher/p_student| per distilled token, in nats (SDPO)."""
+    invalid: AlarmConfig = AlarmConfig(threshold=0.5)
+    """Share of invalid actions, if it is also twice that of the first batch."""
+    probe: AlarmConfig = AlarmConfig(threshold=0.15)
+    """Loss of success on the probe tasks since the stage began."""
+    probe_tasks: int = Field(0, ge=0)
+    """Train tasks that are played greedily with memory off at the start and then from time to time; 0 means none."""
+    probe_every: int = Field(4, ge=1)
+    """Optimiser steps between probes."""
+    restores: int = Field(2, ge=0)
+    """How often the stage may go back before it is stopped instead."""
+
+
 class RolloutStageConfig(StageConfig):
     group_size: int = Field(4, ge=2)
     """Episodes of the same task and seed."""
@@ -232,6 +286,17 @@ class RolloutStageConfig(StageConfig):
     """Taken from the reward (1 for a solved task) per action that is malformed or names nothing on the page."""
     partial_credit: float = Field(0.0, ge=0, lt=1)
     """Reward of an unsolved task per share of it that is done, where the environment can tell."""
+    checkpoint_every: int = Field(4, ge=1)
+    """Optimiser steps between checkpoints; after a kill the stage continues from the last one."""
+    curriculum: Literal["order", "paced"] = "order"
+    """Which tasks rollouts are spent on: each in turn, or families by their pass rate p, by p^alpha (1 − p)^beta."""
+    paced_alpha: float = Field(1.0, ge=0)
+    paced_beta: float = Field(1.0, ge=0)
+    with_memory: float = Field(0.0, ge=0, le=1)
+    """Share of each group's episodes that are shown experiences; they are trained on as if they had not been."""
+    withdraw: bool = True
+    """Whether what they are shown is withdrawn over the stage: all of it, then half, then nothing."""
+    alarms: AlarmsConfig = AlarmsConfig()
 
     @model_validator(mode="after")
     def _groups(self) -> "RolloutStageConfig":
@@ -246,26 +311,65 @@ class GrpoConfig(RolloutStageConfig):
     learning_rate: float = Field(2e-6, gt=0)
     beta: float = Field(0.0, ge=0)
     """Weight of the KL term to the stage's starting weights."""
+    iterations: int = Field(1, ge=1)
+    """Optimiser steps on each batch of rollouts; beyond the first, the ratio to the sampling weights is clipped."""
+    clip: float = Field(0.2, gt=0)
+    clip_high: float = Field(0.28, gt=0)
+    """Upper clip of the ratio (DAPO's clip-higher)."""
+    skip_equal: bool = True
+    """Whether a group whose episodes all earned the same is left out, its tokens counting nowhere."""
 
 
 class SdpoConfig(RolloutStageConfig):
     type: Literal["sdpo"] = "sdpo"
     steps: int = Field(10, ge=1)
     learning_rate: float = Field(2e-6, gt=0)
-    top_k: int = Field(20, ge=1)
-    """Support of the divergence: the student's top-k tokens plus a tail bucket."""
-    alpha: float = Field(0.5, ge=0, le=1)
-    """0 forward KL, 1 reverse KL, between them generalised Jensen–Shannon."""
-    teacher_rate: float = Field(0.05, gt=0, le=1)
-    """Update rate of the self-teacher's moving average."""
-    distillation_weight: float = Field(0.5, gt=0, le=1)
-    """1 is self-distillation alone; below that the rest of the loss is GRPO's."""
+    experiences: bool = True
+    """Whether the self-teacher is shown what memory recalls for the episode."""
+    feedback: bool = True
+    """Whether it is told what each action led to."""
+    sibling: bool = True
+    """Whether it is shown the actions of a successful episode of the same task."""
     corrections: bool = False
     """Whether the teacher is asked what was wrong in the stage's own rollouts, at one state of each at most, and the
     self-teacher is told its words."""
+    top_k: int = Field(20, ge=1)
+    """Support of the divergence: the student's top-k tokens."""
+    tail: bool = True
+    """Whether the rest of the distribution counts as one more token; without it, mass can flee from the support."""
+    alpha: float = Field(0.5, ge=0, le=1)
+    """0 forward KL, 1 reverse KL, between them generalised Jensen–Shannon."""
+    clip: float = Field(2.0, gt=1)
+    """Highest ratio to the sampling weights that a token's loss is multiplied by."""
+    tokens: Literal["turn", "action"] = "turn"
+    """Which of a turn's tokens are distilled: all of them, or those of the action without the thought before it."""
+    gate: Literal["none", "failures", "sigmoid"] = "none"
+    """Which tokens are distilled: all, those of failed episodes (SRPO), or each by a sigmoid of the gap (SDAR)."""
+    gate_slope: float = Field(5.0, gt=0)
+    """Slope of the sigmoid."""
+    teacher: Literal["ema", "live", "start"] = "ema"
+    """The self-teacher's weights: a moving average of the student's, the student's own, or those it began with."""
+    teacher_rate: float = Field(0.05, gt=0, le=1)
+    """Update rate of the moving average."""
+    distillation_weight: float = Field(0.5, gt=0, le=1)
+    """1 is self-distillation alone; below that the rest of the loss is GRPO's."""
 
 
-Stage = Annotated[SftConfig | GrpoConfig | SdpoConfig, Field(discriminator="type")]
+class DistillConfig(RolloutStageConfig):
+    """On-policy distillation from a local teacher that sees what the student sees."""
+
+    type: Literal["distill"] = "distill"
+    steps: int = Field(10, ge=1)
+    learning_rate: float = Field(2e-6, gt=0)
+    teacher: str = ""
+    """Weights of the teacher, as `student.weights` names them, or ``student@N``; empty: what made the SFT data."""
+    alpha: float = Field(0.5, ge=0, le=1)
+    """0 forward KL, 1 reverse KL, between them generalised Jensen–Shannon."""
+    other_teacher: bool = False
+    """Allow a teacher that did not make the SFT data (Lightning OPD: its gradient is biased)."""
+
+
+Stage = Annotated[SftConfig | GrpoConfig | SdpoConfig | DistillConfig, Field(discriminator="type")]
 
 
 class EvaluateConfig(Section):
@@ -324,6 +428,7 @@ class Config(Section):
     collect: CollectConfig = CollectConfig()
     memory: MemoryConfig = MemoryConfig()
     student: StudentConfig = StudentConfig()
+    tracking: TrackingConfig = TrackingConfig()
     stages: tuple[Stage, ...] = (SftConfig(), GrpoConfig(), SdpoConfig())
     evaluate: EvaluateConfig = EvaluateConfig()
     evidence: EvidenceConfig = EvidenceConfig()

@@ -9,14 +9,23 @@ from tutelage.record import Record
 from tutelage.types import Split, Task, Trajectory
 
 
+def pass_rate(successes: int, episodes: int) -> float:
+    """Smoothed by Laplace's rule, so that it is never 0 or 1; ½ where nothing was tried."""
+    return (successes + 1) / (episodes + 2)
+
+
+def pace(rate: float, alpha: float, beta: float) -> float:
+    """PACED's weight p^α(1 − p)^β (2603.11178): highest at the frontier, where p = α/(α + β)."""
+    return float(rate**alpha * (1 - rate) ** beta)
+
+
 def need(successes: int, episodes: int) -> float:
     """How much a family is worth practising at this pass rate p: √p·(1 − p), with p smoothed by Laplace's rule.
 
-    PACED (2603.11178) weights by p^α(1 − p)^β with α = β = 1, which gives up families that always fail; with α = ½
-    they rank above those that are nearly mastered. A family never tried counts as p = ½.
+    PACED has α = β = 1, which gives up families that always fail; with α = ½ they rank above those that are nearly
+    mastered. A family never tried counts as p = ½.
     """
-    rate = (successes + 1) / (episodes + 2)
-    return float(rate**0.5 * (1 - rate))
+    return pace(pass_rate(successes, episodes), 0.5, 1.0)
 
 
 def needs(kinds: Sequence[str], trajectories: Iterable[Trajectory]) -> dict[str, float]:

@@ -8,7 +8,7 @@ interrupted episode is simply run again.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from functools import cache
 from typing import Any, TypedDict
@@ -40,6 +40,7 @@ def run_episodes(
     act: ActConfig,
     memory: Recaller | None = None,
     seed: int = 0,
+    begun: Mapping[str, int] | None = None,
     on_finished: Callable[[int, Trajectory], None] | None = None,
 ) -> list[Trajectory]:
     """Run one episode per task and return their trajectories in the order of `tasks`.
@@ -50,12 +51,14 @@ def run_episodes(
         memory: what experiences and guardrails come from; None switches memory off.
         seed: with the task it determines how an episode is sampled, wherever the task stands in `tasks`;
             several episodes of one task are sampled differently.
+        begun: per task id, how many episodes with this seed are played elsewhere; those here are sampled as if they
+            came after them.
         on_finished: is given (place in `tasks`, trajectory) as each episode ends, in this thread.
 
     Raises:
         BudgetSpent: the policy may not go on; finished episodes were delivered through `on_finished`.
     """
-    batch = Batch(tasks, policy, make_environment, act, memory, seed, on_finished)
+    batch = Batch(tasks, policy, make_environment, act, memory, seed, begun or {}, on_finished)
     try:
         # At most six nodes run per turn, and a round serves at least one turn of one episode.
         limit = 6 * (len(tasks) * (act.max_steps + 1) + 1)
@@ -77,6 +80,7 @@ class Batch:
         act: ActConfig,
         memory: Recaller | None,
         seed: int,
+        begun: Mapping[str, int],
         on_finished: Callable[[int, Trajectory], None] | None,
     ) -> None:
         self.policy = policy
@@ -85,7 +89,7 @@ class Batch:
         self.memory = memory
         self.on_finished = on_finished
         self.seed = seed
-        self.begun: Counter[str] = Counter()
+        self.begun: Counter[str] = Counter(begun)
         """How many episodes of each task have begun."""
         self.waiting = list(enumerate(tasks))[::-1]
         """Tasks not yet begun with their places, the next one last."""

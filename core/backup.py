@@ -81,7 +81,7 @@ def backup(folder: Path, out: Path, *, students: bool = False) -> Manifest:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=out.parent) as scratch:
             paths = {
-                name: _copied(folder / name, Path(scratch) / name) for name in DATABASES if (folder / name).is_file()
+                name: copied(folder / name, Path(scratch) / name) for name in DATABASES if (folder / name).is_file()
             }
             if (folder / CONFIG).is_file():
                 paths[CONFIG] = Path(
@@ -140,7 +140,7 @@ def restore(file: Path, folder: Path) -> Manifest:
 # -- making -------------------------------------------------------------------------------------
 
 
-def _copied(source: Path, copy: Path) -> Path:
+def copied(source: Path, copy: Path) -> Path:
     """The database as it is at one moment (SQLite's online backup); writers go on meanwhile."""
     try:
         with (

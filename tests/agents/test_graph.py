@@ -134,6 +134,9 @@ def test_sampling_depends_on_the_task_not_on_its_place() -> None:
     assert whole.seeds[-len(rest.seeds) :] == rest.seeds
     run_episodes(tasks(1) * 3, group, lambda _: Counter(), act=ActConfig(width=2), seed=5)
     assert len(set(group.seeds)) == len(group.seeds), "episodes of one task are sampled differently"
+    last = Scripted(count)
+    run_episodes(tasks(1), last, lambda _: Counter(), act=ActConfig(width=1), seed=5, begun={tasks(1)[0].id: 2})
+    assert set(last.seeds) < set(group.seeds), "as the third of them, if two are played elsewhere"
 
 
 def test_no_tasks() -> None:

@@ -3,11 +3,22 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, UnknownName
+from tutelage.registry import resolve
 
 CONFIG_FILE = "config.json"
 """What a workspace was last used with, in its folder."""
@@ -217,6 +228,12 @@ class TrackingConfig(Section):
 
 
 class StageConfig(Section):
+    """Settings of a stage; a plug-in's class derives from it, or from `RolloutStageConfig` if the stage acts."""
+
+    runs: ClassVar[str] = ""
+    """Dotted path of a plug-in's ``run(stage, context)``; stages of our own are listed in `training.base.STAGES`."""
+    type: str
+    """The stage's name in ``[[stages]]``."""
     steps: int = Field(ge=1)
     """Optimiser steps."""
     learning_rate: float = Field(gt=0)
@@ -361,6 +378,10 @@ class DistillConfig(RolloutStageConfig):
     type: Literal["distill"] = "distill"
     steps: int = Field(10, ge=1)
     learning_rate: float = Field(2e-6, gt=0)
+    group_size: int = Field(1, ge=1)
+    """Episodes of the same task and seed; one, since nothing is compared within a group and more tasks say more."""
+    temperature: float = Field(1.0, gt=0)
+    """Of sampling, and of both distributions in the loss: the true ones (GKD's and TRL's default)."""
     teacher: str = ""
     """Weights of the teacher, as `student.weights` names them, or ``student@N``; empty: what made the SFT data."""
     alpha: float = Field(0.5, ge=0, le=1)
@@ -369,7 +390,49 @@ class DistillConfig(RolloutStageConfig):
     """Allow a teacher that did not make the SFT data (Lightning OPD: its gradient is biased)."""
 
 
-Stage = Annotated[SftConfig | GrpoConfig | SdpoConfig | DistillConfig, Field(discriminator="type")]
+STAGE_GROUP = "tutelage.stages"
+"""Entry points of stages that are not our own: name → settings class."""
+OWN_STAGES = {
+    "sft": "tutelage.config:SftConfig",
+    "grpo": "tutelage.config:GrpoConfig",
+    "sdpo": "tutelage.config:SdpoConfig",
+    "distill": "tutelage.config:DistillConfig",
+}
+
+
+def _stage_kind(value: Any) -> str | None:
+    """Which member of `Stage` a value is; for our own, the name that their errors are shown under."""
+    name = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return name if name is None or name in OWN_STAGES else "plug-in"
+
+
+def _plugged_in(value: Any) -> Any:
+    """The settings of a stage that is not our own, checked by its own class."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        settings = resolve(str(value["type"]), OWN_STAGES, what="stage", group=STAGE_GROUP)
+    except UnknownName as error:
+        raise ValueError(str(error)) from error
+    if not (isinstance(settings, type) and issubclass(settings, StageConfig) and settings.runs):
+        raise ValueError(f"{value['type']!r} is no class derived from StageConfig that says what `runs`")
+    try:
+        return settings.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+Stage = Annotated[
+    Annotated[SftConfig, Tag("sft")]
+    | Annotated[GrpoConfig, Tag("grpo")]
+    | Annotated[SdpoConfig, Tag("sdpo")]
+    | Annotated[DistillConfig, Tag("distill")]
+    | Annotated[SerializeAsAny[StageConfig], BeforeValidator(_plugged_in), Tag("plug-in")],
+    Discriminator(
+        _stage_kind, custom_error_type="stage_type", custom_error_message='a stage names its type, e.g. type = "sft"'
+    ),
+]
 
 
 class EvaluateConfig(Section):

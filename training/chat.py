@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tutelage import tools as tooling
-from tutelage.conversation import conversation
+from tutelage.conversation import conversation, split_reply
 from tutelage.errors import ConfigError
 from tutelage.training.tool_format import MARK, CallForm, Frame, learn_frame, learn_tools, makes_call
 from tutelage.types import Message, Tool, Trajectory
@@ -131,9 +131,29 @@ class ChatEncoder:
     def text_of(self, sampled: Sequence[int], tools: Sequence[Tool] = ()) -> str:
         """The reply that sampled tokens spell, without the end of turn; a tool call in our grammar."""
         ids = list(sampled[:-1] if sampled and sampled[-1] == self.end else sampled)
-        text = str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        form = self._written(tools).form
+        text, form = self._decoded(ids), self._written(tools).form
         return form.read(text) if form else text
+
+    def action_start(self, sampled: Sequence[int], tools: Sequence[Tool] = ()) -> int:
+        """Place in a reply's tokens from which on they are its action; what is before it is the thought.
+
+        A token that holds the end of the thought and the beginning of the action is the action's, as is the end
+        of the turn. A reply without a thought is all action.
+        """
+        ids = list(sampled[:-1] if sampled and sampled[-1] == self.end else sampled)
+        text, form = self._decoded(ids), self._written(tools).form
+        place = form.place(text) if form else None
+        if place is None:
+            place = len(text.rstrip()) - len(split_reply(text)[1])
+        for start in range(len(ids) if text[:place].strip() else 0, 0, -1):
+            before = self._decoded(ids[:start])
+            # Within a character that takes several tokens, what is decoded is no part of the text.
+            if len(before) <= place and text.startswith(before):
+                return start
+        return 0
+
+    def _decoded(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _written(self, tools: Sequence[Tool]) -> "_Written":
         """How a conversation with these tools is written."""

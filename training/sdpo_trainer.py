@@ -4,27 +4,40 @@ TRL's `SDPOTrainer` scores one completion behind one prompt, with privileged tex
 Here the student's sequence is the episode as it was sampled, and the self-teacher's is the same sampled
 tokens with privileged text in the observations before them. `completion_ids` hold the sampled tokens only,
 so that TRL's divergences, clipping and blend with GRPO work unchanged; two position tables name the place
-in each sequence whose logits predict each of them. Three names are overridden (`OVERRIDDEN`), one
-callable is replaced (`teacher_context_builder`); a contract test watches them. Single process.
+in each sequence whose logits predict each of them. Four names are overridden (`OVERRIDDEN`), one callable
+(`teacher_context_builder`) and one callback (`AdapterAverage`) are replaced; a contract test watches them.
+Single process.
+
+The loss of one token is TRL's divergence between student and self-teacher on the student's top-k tokens,
+times the clipped ratio to the sampling weights, times the gate's weight; it is averaged over the distilled
+tokens of an episode and then over all episodes, those without any included.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from trl.trainer.utils import pad
+from trl.trainer.utils import entropy_from_logits, pad, selective_log_softmax
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # read when trl.experimental is imported
 from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
+from trl.experimental.sdpo.loss_utils import apply_importance_sampling_clipping, compute_topk_self_distillation_loss
 from trl.experimental.sdpo.sdpo_trainer import DistillationLogits
+from trl.experimental.sdpo.teacher_sync import PEFTAdapterEMACallback
 
 from tutelage.errors import ConfigError
 
 __all__ = ["EpisodeSDPOTrainer", "Rollout", "SDPOConfig", "ScoredEpisode", "ScoredTurn"]
 
-OVERRIDDEN = ("sample_rollouts", "_compute_teacher_student_logits")
+OVERRIDDEN = (
+    "sample_rollouts",
+    "_compute_teacher_student_logits",
+    "_compute_self_distillation_loss",
+    "_setup_teacher_model",
+)
+Gate = Literal["none", "failures", "sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,8 @@ class ScoredTurn:
     """Of `sampled`, when it was sampled, at the training temperature."""
     informed: bool
     """Whether the self-teacher has seen privileged text by now; without any, the turn is not distilled."""
+    start: int = 0
+    """Place in `sampled` of the first token that may be distilled."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,20 @@ class ScoredEpisode:
     reward: float
     counts: bool = True
     """False takes all its tokens out of every loss."""
+    won: bool = False
+    """Whether it solved its task."""
+
+    @property
+    def sampled(self) -> list[int]:
+        return [token for turn in self.turns for token in turn.sampled]
+
+    def distilled(self) -> list[int]:
+        """1 per sampled token that is distilled before any gate, else 0."""
+        return [
+            int(self.counts and turn.informed and place >= turn.start)
+            for turn in self.turns
+            for place in range(len(turn.sampled))
+        ]
 
 
 Rollout = Callable[[list[dict[str, Any]], SDPOTrainer], list[ScoredEpisode]]
@@ -65,14 +94,40 @@ def layout(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[list[i
     return ids, positions
 
 
-class EpisodeSDPOTrainer(SDPOTrainer):
-    """`SDPOTrainer` whose samples are episodes from `rollout`."""
+class AdapterAverage(PEFTAdapterEMACallback):  # type: ignore[misc]  # TRL is untyped
+    """The self-teacher's LoRA adapter, averaged from where the student's starts.
 
-    def __init__(self, *, rollout: Rollout, **kwargs: Any) -> None:
+    TRL starts both of its factors at zero, so that their product lags with the square of the rate. From
+    the student's own start (whose product is zero as well) one factor hardly moves, and the product
+    follows as a full teacher's weights would.
+    """
+
+    def _initialize_teacher_adapter(self) -> None:
+        if not self._initialized:
+            super()._initialize_teacher_adapter()
+            self.put(self._get_student_state_dict())
+
+    def put(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take over these factors, named as `shadow_weights` are."""
+        from peft import set_peft_model_state_dict
+
+        self.shadow_weights = {name: tensor.detach().clone() for name, tensor in state.items()}
+        set_peft_model_state_dict(self.model, self.shadow_weights, adapter_name=self.teacher_adapter_name)
+
+
+class EpisodeSDPOTrainer(SDPOTrainer):
+    """`SDPOTrainer` whose samples are episodes from `rollout`.
+
+    Args:
+        gate: which tokens are distilled, as `SdpoConfig.gate` says.
+        slope: of the sigmoid gate.
+    """
+
+    def __init__(self, *, rollout: Rollout, gate: Gate = "none", slope: float = 5.0, **kwargs: Any) -> None:
         super().__init__(reward_funcs=self.episode_reward, **kwargs)
         if self.accelerator.num_processes > 1:
             raise ConfigError("the sdpo stage runs in one process: start it without `accelerate launch`")
-        self.rollout = rollout
+        self.rollout, self.gate, self.slope = rollout, gate, slope
         self.episodes: list[ScoredEpisode] = []
         self.teacher_context_builder: Any = _TeacherContext(self)
 
@@ -82,7 +137,7 @@ class EpisodeSDPOTrainer(SDPOTrainer):
         if len(self.episodes) != len(inputs):
             raise ValueError(f"the rollout returned {len(self.episodes)} episodes for {len(inputs)} rows")
         views = [layout([(turn.observation, turn.sampled) for turn in episode.turns]) for episode in self.episodes]
-        sampled = [[token for turn in episode.turns for token in turn.sampled] for episode in self.episodes]
+        sampled = [episode.sampled for episode in self.episodes]
         logprobs = [[value for turn in episode.turns for value in turn.logprobs] for episode in self.episodes]
         counts = [[int(e.counts)] * len(tokens) for e, tokens in zip(self.episodes, sampled, strict=True)]
         return {
@@ -95,14 +150,22 @@ class EpisodeSDPOTrainer(SDPOTrainer):
         }
 
     def teacher_sequences(self) -> dict[str, torch.Tensor]:
-        """The same tokens as the self-teacher sees them; `distill_mask` (B, A) is 1 in informed turns."""
+        """The same tokens as the self-teacher sees them; `distill_mask` (B, A) is 1 where they are distilled."""
         views = [layout([(turn.privileged, turn.sampled) for turn in episode.turns]) for episode in self.episodes]
-        informed = [[int(turn.informed) for turn in e.turns for _ in turn.sampled] for e in self.episodes]
         return {
             **self._sequences("teacher_input_ids", "teacher_attention_mask", [ids for ids, _ in views]),
             "teacher_positions": self._padded([positions for _, positions in views]),
-            "distill_mask": self._padded(informed),
+            "distill_mask": self._padded([self._distilled(episode) for episode in self.episodes]),
         }
+
+    def reinforced(self) -> torch.Tensor:
+        """(B,) 1 for episodes that GRPO's loss learns from, 0 for those that the gate leaves to the self-teacher."""
+        left = [self.gate == "failures" and any(self._distilled(episode)) for episode in self.episodes]
+        return 1 - torch.tensor(left, dtype=torch.float32, device=self.accelerator.device)
+
+    def _distilled(self, episode: ScoredEpisode) -> list[int]:
+        mask = episode.distilled()
+        return [0] * len(mask) if self.gate == "failures" and episode.won else mask
 
     def logits_at(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, positions: torch.Tensor
@@ -144,6 +207,67 @@ class EpisodeSDPOTrainer(SDPOTrainer):
             teacher_logits=teacher,
         )
 
+    def _compute_self_distillation_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], distillation_logits: DistillationLogits
+    ) -> torch.Tensor:
+        scored, ids = distillation_logits, distillation_logits.completion_ids
+        mask = scored.loss_mask
+        losses = compute_topk_self_distillation_loss(
+            scored.student_logits,
+            scored.teacher_logits,
+            distillation_topk=self.args.distillation_topk,
+            distillation_alpha=self.args.distillation_alpha,
+            distillation_add_tail=self.args.distillation_add_tail,
+        )
+        with torch.no_grad():
+            student = selective_log_softmax(scored.student_logits, ids)
+            gap = selective_log_softmax(scored.teacher_logits, ids) - student
+            entropy = entropy_from_logits(scored.student_logits)
+        losses = apply_importance_sampling_clipping(
+            losses, student, inputs["old_per_token_logps"], self.args.distillation_is_clip
+        )
+        if self.gate == "sigmoid":
+            losses = losses * torch.sigmoid(self.slope * gap)
+        self._note("self_distillation/distillation_loss", losses.detach(), mask)
+        self._note("self_distillation/gap", gap.abs(), mask)
+        self._note("entropy", entropy, scored.completion_mask)
+        loss: torch.Tensor = ((losses * mask).sum(-1) / mask.sum(-1).clamp(min=1)).mean()
+        return loss
+
+    def _note(self, name: str, values: torch.Tensor, mask: torch.Tensor) -> None:
+        """Log the mean of `values` over all masked tokens of all processes; nothing if there are none."""
+        sums = torch.stack([(values * mask).sum(), mask.sum().to(values.dtype)])
+        total, tokens = self.accelerator.gather(sums).view(-1, 2).sum(0).tolist()
+        if tokens:
+            self._metrics["train" if self.model.training else "eval"][name].append(total / tokens)
+
+    def _setup_teacher_model(self) -> None:
+        super()._setup_teacher_model()
+        self.adapter_average: AdapterAverage | None = None
+        for callback in list(self.callback_handler.callbacks):
+            if isinstance(callback, PEFTAdapterEMACallback):
+                self.remove_callback(callback)
+                self.adapter_average = AdapterAverage(self.model, update_rate=callback.update_rate)
+                self.add_callback(self.adapter_average)
+
+    def teacher_state(self) -> dict[str, torch.Tensor]:
+        """The self-teacher's weights, for a checkpoint; empty if they follow from the student's, now or then."""
+        if self.args.teacher_model_kind != "ema":
+            return {}
+        if self.adapter_average is None:
+            return dict(self.accelerator.unwrap_model(self.teacher_model).state_dict())
+        return dict(self.adapter_average.shadow_weights or {})
+
+    def load_teacher_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on with a self-teacher from `teacher_state`, before or during training."""
+        if not state:
+            return
+        if self.adapter_average is None:
+            self.accelerator.unwrap_model(self.teacher_model).load_state_dict(state)
+        else:
+            self.adapter_average._initialize_teacher_adapter()
+            self.adapter_average.put(state)
+
     def episode_reward(self, **_: Any) -> list[float]:
         """TRL's reward function; the rewards came with the episodes."""
         return [episode.reward for episode in self.episodes]
@@ -178,6 +302,7 @@ class _TeacherContext:
             "self_distillation/success_group_fraction": 1.0,
             "self_distillation/informed_token_fraction": (made["distill_mask"].sum() / tokens).item(),
         }
+        output["advantages"] = output["advantages"] * self.trainer.reinforced()
         # TRL takes three keys from what is returned; the others go in directly.
         output["teacher_positions"] = made.pop("teacher_positions")
         output["distill_mask"] = made.pop("distill_mask")

@@ -81,11 +81,21 @@ class CallForm(NamedTuple):
 
         Of several calls the first counts; anything but calls behind it makes the reply none of this form.
         """
+        found = self._find(text)
+        return text if found is None else join_reply(text[: found[0]].strip(), found[1])
+
+    def place(self, text: str) -> int | None:
+        """Where the call begins in a sampled reply; None if it holds no whole call of this form."""
+        found = self._find(text)
+        return None if found is None else found[0]
+
+    def _find(self, text: str) -> tuple[int, str] | None:
+        """Where the first call begins, and the call in our grammar."""
         for start, inside in self._places(text):
             call = self._call(text, inside)
             if call is not None:
-                return join_reply(text[:start].strip(), call)
-        return text
+                return start, call
+        return None
 
     def _places(self, text: str) -> Iterator[tuple[int, int]]:
         """Where a call may begin, and where its JSON object does."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from tutelage.config import Config
+from tutelage.config import Config, SdpoConfig
 from tutelage.cycle import DEMONSTRATIONS, accepted_trajectories, trainable_trajectories
 from tutelage.environments.toy import Toy
 from tutelage.experience import IN_USE, Experience, Recaller, Source, Status
@@ -23,9 +23,9 @@ from tutelage.memory.store import ON_TRIAL
 from tutelage.memory.text import render
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
+from tutelage.training.privileged import Privileged
 from tutelage.training.rollout import Episode
 from tutelage.training.samples import sft_rows
-from tutelage.training.sdpo import Privileged
 from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Tokens, Tool, Trajectory
 from tutelage.workspace import Workspace
 
@@ -185,7 +185,7 @@ def privileged(workspace: Workspace, case: Case, tokenizer: PreTrainedTokenizerB
         task=case.task(2_000), goal=goal, system="s", policy="p", memory=False, steps=(step,), ending=Ending.FAILED
     )
     tokens = Tokens(prompt=(), sampled=(encoder.end,), logprobs=(0.0,))
-    teacher = Privileged(memory_of(workspace, case), tokenizer, 1)
+    teacher = Privileged(SdpoConfig(), memory_of(workspace, case), tokenizer)
     (scored,) = teacher.score([Episode(trajectory, (tokens,), 0.0, broken=False)])
     assert teacher.used or not any(item.status in IN_USE and item.kind != "guardrail" for item in case.kept)
     return str(tokenizer.decode(scored.turns[0].privileged))

@@ -20,6 +20,9 @@ STAGE = SdpoConfig(
 )
 
 
+CORRECTED = STAGE.model_copy(update={"corrections": True})
+
+
 class Memory:
     """Recalls one experience, of any task."""
 
@@ -45,7 +48,7 @@ def prepared(context, tokenizer, model, memory):
     """A trainer in training mode and the batch that it made of real rollouts."""
     with torch.no_grad():  # random weights are near uniform; this one has opinions
         model.get_input_embeddings().weight.mul_(4)
-    privileged = sdpo.Privileged(memory, tokenizer, STAGE.group_size)
+    privileged = sdpo.Privileged(STAGE, memory, tokenizer)
     trainer = sdpo.make_trainer(STAGE, context, model, tokenizer, Won(STAGE, context, tokenizer), privileged)
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
@@ -136,14 +139,14 @@ def test_a_correction_is_told_to_the_teacher_at_its_turn_only(stage_context):
     context = stage_context()
     episodes = Rollouts(STAGE, context, tokenizer)([context.tasks[0]] * 2, weights.load("tiny")[0])
     assert all(len(episode.turns) > 1 for episode in episodes)
-    privileged = sdpo.Privileged(None, tokenizer, 2, corrections)
+    privileged = sdpo.Privileged(CORRECTED, None, tokenizer, corrections)
     for scored in privileged.score(episodes):
         told = [f"The teacher says: Not so, {CANARY}." in tokenizer.decode(turn.privileged) for turn in scored.turns]
         assert told == [index == 1 for index in range(len(scored.turns))]
         assert not any(CANARY in tokenizer.decode(turn.observation) for turn in scored.turns)
     assert [item.trajectory for item in privileged.corrections] == [episode.trajectory.id for episode in episodes]
     broken = [replace(episode, broken=True) for episode in episodes]
-    silent = sdpo.Privileged(None, tokenizer, 2, corrections)
+    silent = sdpo.Privileged(CORRECTED, None, tokenizer, corrections)
     assert not any(turn.informed for scored in silent.score(broken) for turn in scored.turns)
     assert silent.corrections == [], "nobody is asked about an episode that broke"
 
@@ -173,7 +176,7 @@ def test_without_privileged_text_the_teacher_reads_what_the_student_read(stage_c
         )
         for episode in episodes
     ]
-    for scored in sdpo.Privileged(None, tokenizer, 2).score(silent):
+    for scored in sdpo.Privileged(STAGE, None, tokenizer).score(silent):
         assert not any(turn.informed for turn in scored.turns)
         assert [tuple(turn.privileged) for turn in scored.turns] == [tuple(turn.observation) for turn in scored.turns]
 
@@ -186,7 +189,7 @@ def test_the_teacher_starts_as_the_student_in_float32(stage_context):
     model, tokenizer = weights.load("tiny")
     context = stage_context()
     rollouts = Rollouts(STAGE, context, tokenizer)
-    trainer = sdpo.make_trainer(STAGE, context, model, tokenizer, rollouts, sdpo.Privileged(None, tokenizer, 2))
+    trainer = sdpo.make_trainer(STAGE, context, model, tokenizer, rollouts, sdpo.Privileged(STAGE, None, tokenizer))
     pairs = zip(trainer.teacher_model.parameters(), model.parameters(), strict=True)
     assert all(torch.equal(teacher, student) and teacher.dtype is torch.float32 for teacher, student in pairs)
 

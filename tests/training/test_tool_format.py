@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage import tools as tooling
+from tutelage.config import SdpoConfig
 from tutelage.conversation import conversation, split_reply
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.policy import StudentPolicy
+from tutelage.training.privileged import Privileged
 from tutelage.training.rollout import Episode
 from tutelage.training.samples import IGNORED, sft_rows
-from tutelage.training.sdpo import Privileged
 from tutelage.types import (
     Cause,
     Context,
@@ -343,5 +344,5 @@ def test_the_self_teacher_sees_what_the_student_saw(encoder: ChatEncoder) -> Non
     prompts.append(encoder.turn(messages("", "Observation:\nfile 1")[1], closed=True, tools=TOOLS, reply="look()"))
     tokens = [Tokens(prompt=tuple(prompt), sampled=tuple(said), logprobs=(0.0,) * len(said)) for prompt in prompts]
     episode = trajectory(*(("look()", Cause.PROGRESS, each) for each in tokens))
-    (scored,) = Privileged(None, encoder.tokenizer, 1).score([Episode(episode, tuple(tokens), 1.0, False)])
+    (scored,) = Privileged(SdpoConfig(), None, encoder.tokenizer).score([Episode(episode, tuple(tokens), 1.0, False)])
     assert [list(turn.privileged) for turn in scored.turns] == prompts

@@ -7,10 +7,15 @@ policy did not sample, and those tokens are still attended to. Settings and depa
 * loss ``dapo`` (2503.14476, TRL's default): a mean over all sampled tokens of the batch, so that long
   episodes weigh as much per token as short ones; no KL term unless `beta` is set (TRL's default too);
 * advantages are not divided by the group's deviation (Dr. GRPO, 2503.20783; TRL divides);
-* one optimiser step per batch of rollouts, so the ratio to the sampling policy is 1 and clipping idle;
+* one optimiser step per batch of rollouts, so the ratio to the sampling policy is 1 and clipping idle; with more
+  (`iterations`, μ in the paper), the ratio is clipped to 1 − 0.2 and 1 + 0.28 (GRPO's and DAPO's values);
+* a group whose episodes all earn the same has no advantage; it is left out (`skip_equal`), so that its tokens do not
+  thin out the mean over the others. DAPO samples on until no group is like that; rollouts are too dear here;
+* the loss is computed over the rows and columns that carry it, which changes nothing but the time;
 * batches, groups and steps are small, for a CPU; the papers use hundreds of episodes per step.
 
-A group whose episodes all earn the same has no advantage and teaches nothing; that is not an error.
+Episodes that were shown experiences (`with_memory`) are in the same groups, and their baseline, as the others; they are
+trained on without what they were shown (`training.stripping`).
 """
 
 import warnings
@@ -21,14 +26,15 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig as TrlConfig
 from trl import GRPOTrainer
+from trl.trainer.utils import pad
 
 from tutelage.config import GrpoConfig
-from tutelage.training import weights
+from tutelage.training import ranks, weights
 from tutelage.training.base import StageContext, StageResult, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
-from tutelage.training.rollout import Rollouts, flatten
+from tutelage.training.rollout import Episode, Flat, Rollouts, flatten, varied
 
-OVERRIDDEN = ("_compute_loss", "_get_per_token_logps_and_entropies")
+OVERRIDDEN = ("_compute_loss", "_generate_and_score_completions", "_get_per_token_logps_and_entropies")
 
 
 def run(stage: GrpoConfig, context: StageContext) -> StageResult:
@@ -46,33 +52,63 @@ def run(stage: GrpoConfig, context: StageContext) -> StageResult:
 
 
 class EpisodeGRPOTrainer(GRPOTrainer):
-    """`GRPOTrainer` that runs the LM head on sampled tokens only; the loss is the same.
+    """`GRPOTrainer` that scores sampled tokens only and forwards only rows that carry loss; the loss is the same.
 
-    TRL scores every token behind the prompt and masks the environment's afterwards; those are most of
-    them, and the head is half of a small model's cost. Overrides the two methods in `OVERRIDDEN`.
+    TRL scores every token behind the prompt and masks the environment's afterwards; those are most of them, and the
+    head is half of a small model's cost. It also forwards every row at the width of the longest, the ones without loss
+    included. And where old log-probabilities are kept, the ratio of a masked token that is all but impossible overflows
+    and makes the whole loss not a number. Overrides the methods in `OVERRIDDEN`.
     """
 
-    _scored: torch.Tensor | None = None
+    scored: torch.Tensor | None = None
+    """(B, C): 1 where a completion's token carries loss; set while log-probabilities are computed."""
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return super()._generate_and_score_completions(inputs)
+        finally:
+            self.scored = None  # a rollout has set it
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        self._scored = inputs["tool_mask"] * inputs["completion_mask"]
+        self.scored = inputs["tool_mask"] * inputs["completion_mask"]
         try:
             return super()._compute_loss(model, inputs)
         finally:
-            self._scored = None
+            self.scored = None
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **options: Any
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        if self._scored is None:  # reference log-probabilities, made before the loss
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, **options
-            )
+        """(B, C) log-probabilities and entropies of the scored tokens; 0 elsewhere."""
+        assert self.scored is not None, "log-probabilities are wanted of episodes that no rollout has brought"
         labels = torch.full_like(input_ids, -100)
-        labels[:, -logits_to_keep:] = input_ids[:, -logits_to_keep:].masked_fill(self._scored == 0, -100)
-        with self.accelerator.autocast():
-            scores = model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, fused_lm_head=True)
-        return scores.log_probs[:, -logits_to_keep:], scores.entropy[:, -logits_to_keep:], None
+        labels[:, -logits_to_keep:] = input_ids[:, -logits_to_keep:].masked_fill(self.scored == 0, -100)
+        rows = self.scored.any(1).nonzero()[:, 0]
+        if not len(rows):  # the loss is then 0, but must have a gradient
+            rows = attention_mask.sum(1).argmin()[None]
+        logps, entropies = (torch.zeros(input_ids.shape, device=input_ids.device) for _ in range(2))
+        for some in rows.split(batch_size or len(rows)):
+            # Prompts are padded on the left and completions on the right, so what is attended to is one stretch.
+            columns = attention_mask[some].any(0).nonzero()[:, 0]
+            place = (some[:, None], columns[None, :])
+            with self.accelerator.autocast():
+                scores = model(
+                    input_ids=input_ids[place],
+                    attention_mask=attention_mask[place],
+                    labels=labels[place],
+                    fused_lm_head=True,
+                )
+            later = (some[:, None], columns[None, 1:])  # the first token is predicted by nothing
+            logps = logps.index_put(later, scores.log_probs.to(logps.dtype))
+            if scores.entropy is not None:  # the reference has none
+                entropies = entropies.index_put(later, scores.entropy.detach().to(logps.dtype))
+        return logps[:, -logits_to_keep:], entropies[:, -logits_to_keep:], None
 
 
 def make_trainer(
@@ -83,7 +119,9 @@ def make_trainer(
     def rollout(prompts: Sequence[Any], trainer: GRPOTrainer) -> dict[str, list[Any]]:
         tasks = [task_of(prompt) for prompt in prompts]
         episodes = rollouts(tasks, trainer.accelerator.unwrap_model(trainer.model))
-        flat = [flatten(episode) for episode in episodes]
+        flat = sequences(episodes, stage, end=int(tokenizer.eos_token_id))
+        masks = [torch.tensor(item.mask) for item in flat]
+        trainer.scored = pad(masks, padding_value=0, padding_side="right").to(trainer.accelerator.device)
         return {
             "prompt_ids": [item.prompt_ids for item in flat],
             "completion_ids": [item.completion_ids for item in flat],
@@ -97,12 +135,32 @@ def make_trainer(
         return EpisodeGRPOTrainer(
             model=model,
             reward_funcs=episode_reward,
-            args=TrlConfig(beta=stage.beta, loss_type="dapo", **settings(stage, context)),
+            args=TrlConfig(
+                beta=stage.beta,
+                loss_type="dapo",
+                num_iterations=stage.iterations,
+                epsilon=stage.clip,
+                epsilon_high=stage.clip_high,
+                **settings(stage, context),
+            ),
             train_dataset=task_rows(stage, context.tasks),
             processing_class=tokenizer,
             rollout_func=rollout,
             peft_config=lora(context),
         )
+
+
+def sequences(episodes: Sequence[Episode], stage: GrpoConfig, *, end: int) -> list[Flat]:
+    """What is trained on; an episode without loss is two tokens `end`, so that it costs nothing."""
+    size, at = stage.group_size, ranks.place(episodes)
+    every = ranks.everyone(episodes)
+    groups = [every[first : first + size] for first in range(0, len(every), size)]
+    teaches = [varied(group) or not stage.skip_equal for group in groups]
+    nothing = Flat([end], [end], [0], [0.0])
+    return [
+        flatten(episode) if teaches[place // size] and not episode.broken else nothing
+        for place, episode in enumerate(episodes, start=at)
+    ]
 
 
 def episode_reward(episode_reward: list[float | None], **_: Any) -> list[float | None]:

@@ -101,7 +101,7 @@ class StudentPolicy:
             else:
                 rows.append(row)
         if rows:
-            with _sampling(self.model):
+            with sampling(self.model):
                 self._generate(rows)
         for row in rows:
             text = self.encoder.text_of(row.sampled, row.tools)
@@ -266,7 +266,7 @@ def _cached(episode: _Episode) -> int:
 
 
 @contextmanager
-def _sampling(model: PreTrainedModel) -> Iterator[None]:
+def sampling(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode without gradients; in training mode checkpointing would drop the cache."""
     was_training = model.training
     model.eval()

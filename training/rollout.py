@@ -1,26 +1,38 @@
 """Rollouts of a training stage: whole episodes in real environments, token for token as they were sampled.
 
-Memory is off: what the student learns to do, it does without its experiences. The reward is 1 for a
-solved task and 0 otherwise, minus a small penalty per invalid action; success is always reported
-without that shaping. An episode that broke tells nothing about the student: it carries no loss, and its
-reward is the mean of its group, so that nobody's advantage moves.
+What the student learns to do, it does without its experiences: memory is off, or some episodes of a group are shown
+experiences (`with_memory`) and trained on as if they had not been (`training.stripping`). The reward is 1 for a
+solved task and 0 otherwise, minus a small penalty per invalid action; success is always reported without that shaping.
+
+An episode that grows too long for another reply ends there as a policy error. It is a failure like any other: its turns
+carry loss. An episode that broke (the environment failed, or the task alone leaves no room for a reply) tells nothing
+about the student: it carries no loss, and its reward is the mean of its group, so that nobody's advantage moves.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from random import Random
 from statistics import fmean
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.agents.graph import run_episodes
+from tutelage.agents.seeds import stable_seed
 from tutelage.config import RolloutStageConfig
+from tutelage.experience import Recaller
+from tutelage.training import ranks
 from tutelage.training.base import StageContext
+from tutelage.training.chat import ChatEncoder
+from tutelage.training.curriculum import Curriculum
 from tutelage.training.policy import StudentPolicy, copy_weights, generation_copy
+from tutelage.training.stripping import rescored, stripped
 from tutelage.training.weights import compute_dtype
-from tutelage.types import BROKEN, Cause, Task, Tokens, Trajectory
+from tutelage.training.withdrawal import measured_gains, memory_at, ranking
+from tutelage.types import Cause, Ending, Split, Task, Tokens, Trajectory
 
 INVALID = frozenset({Cause.INVALID_ACTION, Cause.UNKNOWN_TARGET})
 
@@ -31,10 +43,12 @@ class Episode:
 
     trajectory: Trajectory
     turns: tuple[Tokens, ...]
-    """Never empty; a broken episode without a turn has a placeholder that carries no loss."""
+    """As trained on. Never empty; a broken episode without a turn has a placeholder that carries no loss."""
     reward: float
     """Shaped; the group's mean if the episode broke."""
     broken: bool
+    stripped: bool = False
+    """Whether it was shown experiences, which `turns` lack; its log-probabilities are those without them."""
 
     @property
     def sampled(self) -> int:
@@ -54,60 +68,151 @@ class Flat:
 
 
 class Rollouts:
-    """Runs a stage's episodes, one batch per optimiser step, and keeps them until the stage is over."""
+    """Runs a stage's episodes, batch after batch, and keeps them until the stage is over."""
 
     def __init__(self, stage: RolloutStageConfig, context: StageContext, tokenizer: PreTrainedTokenizerBase) -> None:
         assert context.make_environment is not None, "a stage with rollouts needs an environment"
+        self.stage = stage
         self._stage, self._context, self._tokenizer = stage, context, tokenizer
         self._make_environment = context.make_environment
         self._name = str(getattr(stage, "type", "rollout"))
+        self._batches = -(-stage.steps // getattr(stage, "iterations", 1))
         self._sampler: Any = None
+        self._curriculum = self._new_curriculum() if stage.curriculum == "paced" else None
+        self._ranked = self._ranking() if stage.with_memory and stage.withdraw else None
+        self._before = 0
         self.batches: list[list[Episode]] = []
+        """The episodes of each batch, of all processes; after `load`, those since then."""
         self.figures: list[dict[str, float]] = []
-        """One per batch: success, reward, shaping, invalid_rate, turns, …"""
+        """One per batch of the whole stage: success, reward, shaping, invalid_rate, turns, …"""
+
+    @property
+    def played(self) -> int:
+        """How many batches the stage has had so far."""
+        return self._before + len(self.batches)
 
     def __call__(self, tasks: Sequence[Task], model: Any) -> list[Episode]:
         """One episode per task, in order; the members of a group are adjacent and share their task.
 
         Args:
+            tasks: what is played, unless the stage's curriculum chooses: then only their number counts.
             model: the student as it is now, unwrapped.
         """
-        started = time.monotonic()
-        step, student = len(self.batches), self._context.config.student
+        started, batch, size = time.monotonic(), self.played, self._stage.group_size
+        every, at = ranks.everyone(tasks), ranks.place(tasks)
+        if self._curriculum is not None:
+            every = [task for task in self._curriculum.draw(batch, len(every) // size) for _ in range(size)]
+        trajectories = self._play(every, range(at, at + len(tasks)), self._policy(model, batch), batch)
+        episodes = self._episodes(trajectories, at, model)
+        played = ranks.everyone(episodes)
+        if self._curriculum is not None:
+            self._curriculum.saw(item.trajectory for item in played if not item.broken)
+        self.batches.append(played)
+        self.figures.append(figures(played, size) | {"rollout_seconds": time.monotonic() - started})
+        return episodes
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes, as JSON; the episodes themselves are not in it."""
+        curriculum = self._curriculum.state() if self._curriculum is not None else None
+        return {"batches": self.played, "figures": self.figures, "curriculum": curriculum}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on behind the batches of `state`, as if they had been played here."""
+        self._before, self.batches = int(state["batches"]), []
+        self.figures = [dict(values) for values in state["figures"]]
+        if self._curriculum is not None:
+            self._curriculum.load(state["curriculum"])
+
+    def _policy(self, model: Any, batch: int) -> StudentPolicy:
+        """The student as it is now, sampling at the stage's temperature."""
+        student = self._context.config.student
         if self._sampler is None:
             self._sampler = generation_copy(model, compute_dtype(student.dtype))
         copy_weights(model, self._sampler)
-        policy = StudentPolicy(
+        return StudentPolicy(
             self._sampler,
             self._tokenizer,
-            label=f"{self._context.student.label}+{self._name}.{step}",
+            label=f"{self._context.student.label}+{self._name}.{batch}",
             temperature=self._stage.temperature,
             max_new_tokens=student.max_new_tokens,
             max_length=student.max_length,
         )
-        trajectories = run_episodes(
-            tasks,
-            policy,
-            self._make_environment,
-            act=self._context.config.act,
-            seed=self._context.seed * 1_000_003 + step,
+
+    def _play(self, tasks: Sequence[Task], mine: range, policy: StudentPolicy, batch: int) -> list[Trajectory]:
+        """The episodes at the places `mine` of the whole batch: first those without memory, then those with it."""
+        seed, memory = self._context.seed * 1_000_003 + batch, self._memory(batch)
+        shown = self._chosen(len(tasks), batch) if memory is not None else frozenset[int]()
+        found: dict[int, Trajectory] = {}
+        for recaller, own in ((None, seed), (memory, stable_seed(seed, "with memory"))):
+            arm = [place for place in range(len(tasks)) if (place in shown) is (recaller is not None)]
+            if places := [place for place in arm if place in mine]:
+                played = run_episodes(
+                    [tasks[place] for place in places],
+                    policy,
+                    self._make_environment,
+                    act=self._context.config.act,
+                    memory=recaller,
+                    seed=own,
+                    begun=Counter(tasks[place].id for place in arm if place < mine.start),
+                )
+                found |= zip(places, played, strict=True)
+        return [found[place] for place in mine]
+
+    def _memory(self, batch: int) -> Recaller | None:
+        """What the episodes with memory are shown in this batch; None if there are none."""
+        memory = self._context.memory if self._stage.with_memory else None
+        return None if memory is None else memory_at(memory, self._ranked, batch, self._batches)
+
+    def _chosen(self, count: int, batch: int) -> frozenset[int]:
+        """Places of the episodes with memory, the same number in each group."""
+        size = self._stage.group_size
+        shown = round(self._stage.with_memory * size)
+        return frozenset(
+            first + place
+            for first in range(0, count, size)
+            for place in Random(stable_seed(self._context.seed, batch, first)).sample(range(size), shown)
         )
-        episodes = self._episodes(trajectories)
-        self.batches.append(episodes)
-        self.figures.append(figures(episodes, self._stage.group_size) | {"rollout_seconds": time.monotonic() - started})
+
+    def _episodes(self, trajectories: Sequence[Trajectory], at: int, model: Any) -> list[Episode]:
+        """Of those that stand at place `at` of the whole batch on; a group's other members may be another process's."""
+        size, end = self._stage.group_size, int(self._tokenizer.eos_token_id)
+        rewards = [None if broke(item) else shaped_reward(item, self._stage) for item in trajectories]
+        every = ranks.everyone(rewards)
+        episodes = []
+        for place, (trajectory, reward) in enumerate(zip(trajectories, rewards, strict=True), start=at):
+            group = every[place - place % size :][:size]
+            neutral = _mean([other for other in group if other is not None])
+            own = self._turns(trajectory, end, model)
+            counted = neutral if reward is None else reward
+            episodes.append(Episode(trajectory, own, counted, reward is None, stripped=bool(trajectory.shown)))
         return episodes
 
-    def _episodes(self, trajectories: Sequence[Trajectory]) -> list[Episode]:
-        size, end = self._stage.group_size, int(self._tokenizer.eos_token_id)
-        episodes: list[Episode] = []
-        for first in range(0, len(trajectories), size):
-            group = trajectories[first : first + size]
-            rewards = {t.id: shaped_reward(t, self._stage) for t in group if t.ending not in BROKEN}
-            neutral = fmean(rewards.values()) if rewards else 0.0
-            episodes += [
-                Episode(t, turns(t, placeholder=end), rewards.get(t.id, neutral), t.id not in rewards) for t in group
-            ]
-        return episodes
+    def _turns(self, trajectory: Trajectory, placeholder: int, model: Any) -> tuple[Tokens, ...]:
+        """As trained on: without the experiences that were shown, if there were any."""
+        sampled = turns(trajectory, placeholder=placeholder)
+        if broke(trajectory) or not trajectory.shown:
+            return sampled
+        dtype = compute_dtype(self._context.config.student.dtype)
+        plain = stripped(trajectory, sampled, ChatEncoder(self._tokenizer))
+        return rescored(plain, model, temperature=self._stage.temperature, dtype=dtype)
+
+    def _new_curriculum(self) -> Curriculum:
+        label = self._context.student.label
+        before = self._context.record.trajectories(split=Split.TRAIN)
+        # "student@3 (SmolLM2-135M-Instruct)", but not "student@3+grpo.0", which are rollouts by other weights.
+        mine = [item for item in before if item.policy.split(" ")[0] == label and not broke(item)]
+        return Curriculum(self._stage, self._context.tasks, mine, seed=self._context.seed)
+
+    def _ranking(self) -> list[str]:
+        experiences = self._context.experiences
+        return ranking(experiences, measured_gains(self._context.record, experiences))
+
+
+def broke(trajectory: Trajectory) -> bool:
+    """Whether an episode tells nothing about the student."""
+    return trajectory.ending is Ending.ENVIRONMENT_ERROR or (
+        trajectory.ending is Ending.POLICY_ERROR and not trajectory.steps
+    )
 
 
 def shaped_reward(trajectory: Trajectory, stage: RolloutStageConfig) -> float:
@@ -144,21 +249,33 @@ def flatten(episode: Episode) -> Flat:
     return flat
 
 
+def varied(group: Sequence[Episode]) -> bool:
+    """Whether the episodes of a group earned different rewards, so that there is something to learn from them."""
+    return len({episode.reward for episode in group if not episode.broken}) > 1
+
+
 def figures(episodes: Sequence[Episode], group_size: int) -> dict[str, float]:
-    """What a batch of rollouts says about the student; broken episodes only count as such."""
+    """What a batch of rollouts says about the student; broken episodes only count as such.
+
+    ``success`` is that of episodes without memory, as long as there are any; ``success_with_memory`` that of the
+    others. What is not a success rate is over both.
+    """
     whole = [episode for episode in episodes if not episode.broken]
     trajectories = [episode.trajectory for episode in whole]
     steps = list(chain.from_iterable(trajectory.steps for trajectory in trajectories))
     groups = [episodes[first : first + group_size] for first in range(0, len(episodes), group_size)]
     success = [float(trajectory.success) for trajectory in trajectories]
+    alone = [float(item.success) for item in trajectories if not item.memory]
+    together = [float(item.success) for item in trajectories if item.memory]
     return {
-        "success": _mean(success),
+        "success": _mean(alone or together),
+        **({"success_with_memory": _mean(together)} if together else {}),
         "reward": _mean([episode.reward for episode in whole]),
         "shaping": _mean([episode.reward - won for episode, won in zip(whole, success, strict=True)]),
         "invalid_rate": _mean([float(step.diagnosis.cause in INVALID) for step in steps]),
         "turns": _mean([float(len(trajectory.steps)) for trajectory in trajectories]),
         "sampled_tokens": _mean([float(episode.sampled) for episode in whole]),
-        "groups_with_variance": _mean([float(len({episode.reward for episode in group}) > 1) for group in groups]),
+        "groups_with_variance": _mean([float(varied(group)) for group in groups]),
         "broken": 1 - len(whole) / len(episodes),
     }
 

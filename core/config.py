@@ -273,12 +273,19 @@ class AlarmConfig(Section):
 
 
 class AlarmsConfig(Section):
-    """What is looked at after every optimiser step; figures that are not finite always end the stage."""
+    """What is looked at after every optimiser step; figures that are not finite always end the stage.
 
-    length: AlarmConfig = AlarmConfig(threshold=2.0)
-    """Sampled tokens per turn, as a multiple of the first batch's; its inverse counts too."""
+    All thresholds are ours: of the papers, none says when to give up.
+    """
+
+    patience: int = Field(2, ge=1)
+    """Batches in a row that have to be beyond a threshold (a probe: one). Batches are small and of different tasks."""
+    length: AlarmConfig = AlarmConfig(threshold=3.0)
+    """Sampled tokens per turn, as a multiple of the first batch's; its inverse counts too. Task families alone differ by
+    1.8 times."""
     entropy: AlarmConfig = AlarmConfig(threshold=0.1)
-    """Entropy of the sampled tokens, as a share of the first batch's, below which the student is thought collapsed."""
+    """Entropy of the tokens sampled in failed episodes, as a share of the first batch's, below which the student is
+    thought collapsed. In solved ones a healthy student may have hardly any left."""
     kl: AlarmConfig = AlarmConfig(threshold=1.0)
     """Mean of log p/p₀ per sampled token, in nats, against the weights that the stage began with."""
     gap: AlarmConfig = AlarmConfig(threshold=2.0)
@@ -288,7 +295,8 @@ class AlarmsConfig(Section):
     probe: AlarmConfig = AlarmConfig(threshold=0.15)
     """Loss of success on the probe tasks since the stage began."""
     probe_tasks: int = Field(0, ge=0)
-    """Train tasks that are played greedily with memory off at the start and then from time to time; 0 means none."""
+    """Train tasks that are played greedily with memory off at the start and then from time to time; 0 means none. They
+    cost time, so there are none by default."""
     probe_every: int = Field(4, ge=1)
     """Optimiser steps between probes."""
     restores: int = Field(2, ge=0)
@@ -497,6 +505,18 @@ class Config(Section):
     evidence: EvidenceConfig = EvidenceConfig()
     gate: GateConfig = GateConfig()
     loop: LoopConfig = LoopConfig()
+
+    @model_validator(mode="after")
+    def _comes_out_even(self) -> "Config":
+        for stage in self.stages:
+            share, rest = divmod(stage.batch_size, self.student.processes)
+            micro = min(stage.micro_batch_size or share, share)
+            if rest or share % micro:
+                raise ValueError(
+                    f"stages: {stage.type}: {self.student.processes} processes share a batch of {stage.batch_size} "
+                    f"evenly, and each its share into passes of micro_batch_size ({stage.micro_batch_size}): change one"
+                )
+        return self
 
 
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:

@@ -112,7 +112,13 @@ def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
     Raises:
         UnknownName: no such stage.
         MissingPart: something the stage needs is not installed.
+        TutelageError: it runs in several processes, and one of them failed.
     """
+    if context.config.student.processes > 1:
+        from tutelage.training import launch, ranks
+
+        if ranks.count() == 1:
+            return launch.run(stage, context)
     name = str(getattr(stage, "type", ""))
     run: Callable[[StageConfig, StageContext], StageResult] = resolve(name, STAGES, what="stage")
     with quiet():

@@ -11,6 +11,14 @@ import torch.distributed
 T = TypeVar("T")
 
 
+def passes(batch_size: int, micro: int) -> tuple[int, int]:
+    """How this process goes through its share of a batch: rows per forward pass (at most `micro`, if that is not 0),
+    and number of passes. `Config` sees that it comes out even."""
+    share = batch_size // count()
+    rows = min(micro or share, share)
+    return rows, share // rows
+
+
 def count() -> int:
     """How many processes there are."""
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

@@ -20,7 +20,7 @@ from trl import SFTTrainer
 
 from tutelage.config import SftConfig
 from tutelage.errors import TutelageError
-from tutelage.training import weights
+from tutelage.training import ranks, weights
 from tutelage.training.base import StageContext, StageResult, lora
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.samples import row_order, sft_rows
@@ -80,12 +80,12 @@ def make_trainer(
 ) -> SFTTrainer:
     """TRL's trainer over `rows`, which hold every batch of the run in order."""
     student = context.config.student
-    micro = stage.micro_batch_size or stage.batch_size
+    micro, passes = ranks.passes(stage.batch_size, stage.micro_batch_size)
     args = TrlConfig(
         output_dir=str(context.checkpoints),
         max_steps=stage.steps,
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=stage.batch_size // micro,
+        gradient_accumulation_steps=passes,
         learning_rate=stage.learning_rate,
         lr_scheduler_type="cosine" if stage.schedule == "cosine" else "constant_with_warmup",
         warmup_steps=int(stage.warmup * stage.steps),

@@ -25,6 +25,8 @@ from tutelage.workspace import Workspace
 
 SEEDS_PER_CYCLE = 5_000
 """Seeds of each split and family set apart for one cycle, so that no cycle sees another's tasks."""
+TASKS_PER_STAGE = 1_000
+"""Of these, for the rollouts of one stage."""
 
 DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, UNGUARDED, GUARDED, ROLLOUTS = (
     "demonstrations",
@@ -214,8 +216,11 @@ def _rollout_tasks(workspace: Workspace, cycle: int, index: int, stage: StageCon
         return []
     groups = stage.steps * stage.batch_size // stage.group_size
     suite = workspace.trained_on
+    start = TASKS_PER_STAGE * (index + 1)
+    if stage.curriculum == "paced":  # any family may be drawn every time
+        return task_block(workspace, Split.TRAIN, cycle, start, min(groups, TASKS_PER_STAGE), suite)
     per_family = -(-groups // len(suite.families))
-    return task_block(workspace, Split.TRAIN, cycle, 1_000 * (index + 1), per_family, suite)[:groups]
+    return task_block(workspace, Split.TRAIN, cycle, start, per_family, suite)[:groups]
 
 
 def cycle_students(workspace: Workspace, cycle: int, stages: int) -> list[Student]:

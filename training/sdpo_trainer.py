@@ -29,7 +29,7 @@ from trl.experimental.sdpo.teacher_sync import PEFTAdapterEMACallback
 
 from tutelage.errors import ConfigError
 
-__all__ = ["EpisodeSDPOTrainer", "Rollout", "SDPOConfig", "ScoredEpisode", "ScoredTurn"]
+__all__ = ["EpisodeSDPOTrainer", "Rollout", "SDPOConfig", "SDPOTrainer", "ScoredEpisode", "ScoredTurn"]
 
 OVERRIDDEN = (
     "sample_rollouts",

@@ -1,25 +1,141 @@
-"""When to stop a run before it does harm: one place, looked at after every optimiser step."""
+"""What is looked at after every optimiser step, so that a run stops before it does harm.
+
+Figures that are not finite, and a batch whose every episode broke, end a stage at once. Everything else has a threshold
+and an action of its own (`AlarmsConfig`) and raises an alarm when it is beyond its threshold in as many batches in a
+row as `AlarmsConfig.patience` says: a batch is a few episodes of other tasks than the one before it, and single batches
+vary more than students do. A probe is of the same tasks every time and needs no patience.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-INVALID_RATE = 0.5
-"""Below this share of invalid actions there is no alarm."""
+from tutelage.config import AlarmConfig, AlarmsConfig
+
 INVALID_GROWTH = 2.0
-"""Growth of that share over the first step's that raises the alarm."""
+"""Growth of the share of invalid actions over the first batch's below which there is no alarm."""
 
 
-def alarm(history: Sequence[Mapping[str, float]]) -> str:
-    """Name of the alarm that the newest figures raise, or the empty string.
+@dataclass(frozen=True)
+class Alarm:
+    """Why a stage is not to go on as it did."""
+
+    name: str
+    why: str
+    """In words, with the numbers."""
+    action: str
+    """``stop`` or ``restore``."""
+
+
+class Watch:
+    """Looks at the figures of one stage, step by step.
 
     Args:
-        history: figures of every optimiser step so far (`loss`, `grad_norm`, `invalid_rate`, `broken`).
+        settings: thresholds and actions.
     """
-    first, now = history[0], history[-1]
-    if any(not math.isfinite(now.get(name, 0.0)) for name in ("loss", "grad_norm")):
-        return "loss_not_finite"
-    if now.get("broken", 0.0) == 1:
-        return "all_episodes_broken"
-    if now.get("invalid_rate", 0.0) >= max(INVALID_RATE, INVALID_GROWTH * first.get("invalid_rate", 0.0)):
-        return "invalid_actions"
+
+    def __init__(self, settings: AlarmsConfig) -> None:
+        self._settings = settings
+        self._first: dict[str, float] = {}
+        """Figures when they were first seen; what is relative is relative to them."""
+        self._streaks: dict[str, int] = {}
+        self.suspects: dict[str, str] = {}
+        """Name → reason of what the newest figures are beyond the threshold in, alarm or not."""
+
+    def look(self, values: Mapping[str, float]) -> Alarm | None:
+        """The alarm that the figures of a step raise: the first that stops, or else the first of all.
+
+        Args:
+            values: figures by name, as a stage reports them; those that a step does not have are not looked at.
+        """
+        self.suspects = {}
+        raised: list[Alarm] = []
+        for name, why in _at_once(values):
+            self.suspects[name] = why
+            raised.append(Alarm(name, why, "stop"))
+        seen = {**values, **_derived(values)}
+        for name, (figure, beyond) in RULES.items():
+            setting: AlarmConfig = getattr(self._settings, name)
+            value = seen.get(figure)
+            if value is None or setting.action == "off" or not math.isfinite(value):
+                continue
+            why = beyond(value, setting.threshold, self._first.setdefault(figure, value))
+            self._streaks[name] = self._streaks.get(name, 0) + 1 if why else 0
+            if why:
+                self.suspects[name] = why
+                if self._streaks[name] >= (1 if name == "probe" else self._settings.patience):
+                    raised.append(Alarm(name, why, setting.action))
+        return min(raised, key=lambda alarm: alarm.action != "stop", default=None)
+
+    def calm(self) -> None:
+        """Forget how long anything has been beyond its threshold, as other weights are looked at now."""
+        self._streaks = {}
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes; JSON."""
+        return {"first": dict(self._first), "streaks": dict(self._streaks)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on as when `state` was taken."""
+        self._first, self._streaks = dict(state["first"]), dict(state["streaks"])
+
+
+def _at_once(values: Mapping[str, float]) -> list[tuple[str, str]]:
+    found = []
+    for name in ("loss", "grad_norm"):
+        if not math.isfinite(values.get(name, 0.0)):
+            found.append(("loss_not_finite", f"{name} is {values[name]}"))
+    if values.get("broken", 0.0) == 1:
+        found.append(("all_episodes_broken", "every episode of the batch broke"))
+    return found[:1]
+
+
+def _derived(values: Mapping[str, float]) -> dict[str, float]:
+    turns = values.get("turns", 0.0)
+    return {"tokens_per_turn": values["sampled_tokens"] / turns} if turns and "sampled_tokens" in values else {}
+
+
+def _length(value: float, threshold: float, first: float) -> str:
+    if first and (value > threshold * first or value < first / threshold):
+        return (
+            f"{value:.3g} sampled tokens per turn, after {first:.3g} in the first batch, are beyond {threshold:g} times"
+        )
     return ""
+
+
+def _entropy(value: float, threshold: float, first: float) -> str:
+    if value < threshold * first:
+        return f"entropy {value:.2g} in failed episodes is below {threshold:g} of the first batch's {first:.2g}"
+    return ""
+
+
+def _kl(value: float, threshold: float, _: float) -> str:
+    return f"KL {value:.3g} to the starting weights is above {threshold:g}" if value > threshold else ""
+
+
+def _gap(value: float, threshold: float, _: float) -> str:
+    return f"gap {value:.3g} to the self-teacher is above {threshold:g}" if value > threshold else ""
+
+
+def _invalid(value: float, threshold: float, first: float) -> str:
+    if value >= max(threshold, INVALID_GROWTH * first):
+        return f"{value:.0%} of the actions are invalid, after {first:.0%} in the first batch"
+    return ""
+
+
+def _probe(value: float, threshold: float, first: float) -> str:
+    if first - value > threshold:
+        return f"{value:.0%} of the probe tasks are solved, after {first:.0%} at the start"
+    return ""
+
+
+RULES: dict[str, tuple[str, Callable[[float, float, float], str]]] = {
+    "length": ("tokens_per_turn", _length),
+    "entropy": ("entropy_failed", _entropy),
+    "kl": ("kl", _kl),
+    "gap": ("gap", _gap),
+    "invalid": ("invalid_rate", _invalid),
+    "probe": ("probe", _probe),
+}
+"""Setting → the figure that is looked at, and (value, threshold, first value) → what is wrong, or nothing."""

@@ -9,7 +9,6 @@ from tutelage.config import GrpoConfig
 from tutelage.environments.toy import Toy
 from tutelage.errors import EnvironmentBroken
 from tutelage.training import weights
-from tutelage.training.alarms import alarm
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.online import task_of, task_rows
 from tutelage.training.rollout import Rollouts, figures, flatten, shaped_reward
@@ -91,18 +90,3 @@ def test_rows_carry_their_task_and_only_of_the_train_split(stage_context):
     assert [task_of(row["prompt"]) for row in rows] == [*context.tasks[:3], context.tasks[0]]
     with pytest.raises(ValueError, match="train split"):
         task_rows(STAGE, Toy.tasks(Split.TEST))
-
-
-@pytest.mark.parametrize(
-    ("first", "now", "name"),
-    [
-        ({"loss": 1.0, "invalid_rate": 0.1}, {"loss": -3.0, "invalid_rate": 0.4}, ""),
-        ({"invalid_rate": 0.1}, {"invalid_rate": 0.6}, "invalid_actions"),
-        ({"invalid_rate": 0.9}, {"invalid_rate": 1.0}, ""),
-        ({"loss": 1.0}, {"loss": float("nan")}, "loss_not_finite"),
-        ({"loss": 1.0}, {"loss": 1.0, "grad_norm": float("inf")}, "loss_not_finite"),
-        ({}, {"broken": 1.0}, "all_episodes_broken"),
-    ],
-)
-def test_alarms(first, now, name):
-    assert alarm([first, now]) == name

@@ -1,0 +1,304 @@
+"""What a stage that learns from its own rollouts does after every optimiser step: figures, alarms, checkpoints.
+
+The order is: take down the step's figures, look for alarms, keep what was good or go back to it, write a checkpoint. A
+checkpoint is one file that is replaced whole, and the rollouts before it are in the record by then; so a stage killed
+anywhere goes on from the last one and, as all that is random is seeded, comes to the same student.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any, Protocol
+
+from torch.nn.utils import get_total_norm
+from transformers import Trainer, TrainerCallback
+
+from tutelage.training import checkpoints, ranks
+from tutelage.training.alarms import Alarm, Watch
+from tutelage.training.base import StageContext
+from tutelage.training.brakes import START, Brakes
+from tutelage.training.probe import drift, probe, probe_tasks
+from tutelage.training.rollout import Episode, Rollouts
+
+KEPT = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "entropy": "entropy",
+    "kl": "kl",
+    "self_distillation/policy_loss": "policy_loss",
+    "self_distillation/distillation_loss": "distillation_loss",
+    "self_distillation/informed_token_fraction": "informed_tokens",
+    "self_distillation/gap": "gap",
+}
+"""TRL's names of the figures that are kept → ours."""
+ALARM = "alarm"
+"""Kind of the record's documents about alarms; their key is ``CYCLE/STAGE/STUDENT/STEP``."""
+CHECKPOINT = "checkpoint.pt"
+
+
+class Stateful(Protocol):
+    """A part of a stage that remembers something between batches."""
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes; JSON."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on as when `state` was taken."""
+
+
+class Figures(TrainerCallback):
+    """Figures of every optimiser step, progress, alarms and checkpoints of one stage.
+
+    Args:
+        what: the stage's name.
+        parts: what else of the stage has to be in a checkpoint, by name.
+    """
+
+    def __init__(
+        self, rollouts: Rollouts, context: StageContext, what: str, parts: Mapping[str, Stateful] | None = None
+    ) -> None:
+        self.rollouts, self.context, self.what = rollouts, context, what
+        self.stage = rollouts.stage
+        self.parts: dict[str, Stateful] = {"rollouts": rollouts, **(parts or {})}
+        self.history: list[dict[str, float]] = []
+        self.stopped: Alarm | None = None
+        """The alarm that ended the run, if one did."""
+        self.begun: dict[str, float] = {}
+        """Figures of the starting weights."""
+        self._learnt: dict[int, int] = {}
+        """Step → number (from 1) of the batch of rollouts whose loss it put into the weights as they are."""
+        self._ids: dict[int, list[str]] = {}
+        """Number of a batch → ids of its trajectories in the record, without those that broke."""
+        alarms = self.stage.alarms
+        settings = [getattr(alarms, name) for name in ("length", "entropy", "kl", "gap", "invalid", "probe")]
+        self.watch = Watch(alarms)
+        self.brakes = Brakes(
+            context.checkpoints, whole=any(item.action == "restore" for item in settings), writes=ranks.rank() == 0
+        )
+        self._restored = 0
+        self._seen = 0
+        self._checkpoint = self.brakes.steps()
+        self._random: Mapping[str, Any] | None = None
+        self._seconds = 0.0
+        watched = alarms.probe.action != "off"
+        self._probes = probe_tasks(context, alarms.probe_tasks) if alarms.probe_tasks and watched else []
+
+    # -- the trainer's events -------------------------------------------------------------------
+
+    def attach(self, trainer: Trainer) -> None:
+        """Before training: take up the last checkpoint, if there is one."""
+        self.trainer, self.tokenizer = trainer, trainer.processing_class
+        self._state = self._read()
+        if self._state is not None:
+            mine = self._state["figures"]
+            self.history, self.begun, self._restored = mine["history"], mine["begun"], mine["restored"]
+            self._learnt, self._ids = mine["learnt"], mine["ids"]
+            self.watch.load(mine["watch"])
+            self.brakes.load(mine["brakes"])
+            self._checkpoint = self.brakes.steps()
+            for name, part in self.parts.items():
+                part.load(self._state["parts"][name])
+            self._seen = self.rollouts.played
+            used = self.rollouts.played * self.stage.batch_size // self.stage.group_size
+            rows: Any = trainer.train_dataset
+            trainer.train_dataset = rows.select(range(used, len(rows)))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._state is not None:
+            checkpoints.put_back(self.trainer, self._state["training"])
+            self.trainer.lr_scheduler.load_state_dict(self._state["scheduler"])
+            checkpoints.continue_at(self.trainer, self._state["step"])
+            self._random, self._state = self._state["random"], None
+        else:
+            self.brakes.begin(self.trainer)
+            if self._probes:
+                self.begun = {"probe": self._probe()}
+                self.watch.look(self.begun)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._random is not None:  # only now: setting up the first batch draws numbers that going on does not
+            checkpoints.put_back_random(self._random)
+            self._random = None
+        self._began = time.monotonic()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep what is not finite from the weights: without a gradient no parameter moves."""
+        gradients = [item.grad for item in self.trainer.model.parameters() if item.grad is not None]
+        if gradients and not get_total_norm(gradients).isfinite():
+            self.trainer.model.zero_grad(set_to_none=True)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._seconds = time.monotonic() - self._began
+        self.context.progress(self.what, state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+        if logs is None or "loss" not in logs:  # the summary at the end
+            return
+        began, step, fresh = time.monotonic(), state.global_step, self.rollouts.played > self._seen
+        self._seen = self.rollouts.played
+        self._learnt[step] = self._seen
+        values = self._figures(logs, fresh)
+        due = self._probes and (step % self.stage.alarms.probe_every == 0 or step == state.max_steps)
+        if due:
+            values["probe"] = self._probe()
+        self.history.append(values)
+        alarm = self.watch.look(values)
+        if alarm is not None:
+            self._brake(alarm, step, control)
+        elif self.watch.suspects:
+            self.brakes.reject()
+        elif fresh:
+            self.brakes.confirm()
+        values["watch_seconds"] = time.monotonic() - began
+        if alarm is None and not control.should_training_stop and step < state.max_steps:
+            self._save(step, proven=bool(due) and not self.watch.suspects)
+
+    # -- the rest -------------------------------------------------------------------------------
+
+    def _figures(self, logs: Mapping[str, Any], fresh: bool) -> dict[str, float]:
+        """The step's figures, over all processes; those of its rollouts if there were any."""
+        values = {ours: _number(logs[theirs]) for theirs, ours in KEPT.items() if theirs in logs}
+        values |= {"step_seconds": self._seconds, "train_seconds": self._seconds}
+        if fresh:
+            values = dict(self.rollouts.figures[-1]) | values
+            values["train_seconds"] -= values["rollout_seconds"]
+            batch = self.rollouts.batches[-1]
+            values |= {name: value for name, value in _entropies(batch).items() if name not in values}
+            if "kl" not in values and self.stage.alarms.kl.action != "off":
+                model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+                found = drift(batch, self.stage.group_size, self.context, model, self.stage.temperature)
+                values |= {} if found is None else {"kl": found}
+        every = ranks.everyone([values])
+        names = dict.fromkeys(name for part in every for name in part)
+        return {name: fmean(part[name] for part in every if name in part) for name in names}
+
+    def _probe(self) -> float:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        return ranks.first(lambda: probe(self._probes, self.context, model, self.tokenizer))
+
+    def _brake(self, alarm: Alarm, step: int, control: Any) -> None:
+        """Stop, or go back and go on; and say so in the record."""
+        self.history[-1][f"alarm/{alarm.name}"] = 1.0
+        again = alarm.action == "restore" and self._restored < self.stage.alarms.restores
+        after = "the starting weights" if self.brakes.good == START else f"the weights after step {self.brakes.good}"
+        done = f"went back to {after}" if again else f"stopped with {after}"
+        text = f"{self.what} step {step}: {alarm.why}: {done}"
+        body = {
+            "stage": self.what,
+            "student": self.context.number,
+            "step": step,
+            "alarm": alarm.name,
+            "action": "restore" if again else "stop",
+            "good": self.brakes.good,
+            "text": text,
+        }
+        key = f"{self.context.cycle}/{self.what}/{self.context.number}/{step}"
+        if ranks.rank() == 0:
+            self.context.record.put(ALARM, key, body)
+        self._learnt = {at: batch for at, batch in self._learnt.items() if at <= self.brakes.good}
+        if again:
+            self._restored += 1
+            self.brakes.go_back(self.trainer)
+            self.watch.calm()
+        else:
+            self.stopped = alarm
+            control.should_training_stop = True
+
+    def keep(self) -> tuple[str, ...]:
+        """Write the rollouts that are not in the record yet; after a kill right behind this, these stand.
+
+        Returns:
+            Ids of the trajectories whose loss the weights have in them.
+        """
+        context, record = self.context, self.context.record
+        before = self.rollouts.played - len(self.rollouts.batches)
+        batches = {
+            number: ranks.everyone([(item.trajectory, item.broken) for item in batch])
+            for number, batch in enumerate(self.rollouts.batches, start=before + 1)
+            if number not in self._ids
+        }
+
+        def write() -> dict[int, list[str]]:
+            found: dict[int, list[str]] = {}
+            with record.transaction():
+                for number, batch in batches.items():
+                    found[number] = []
+                    for place, (trajectory, broken) in enumerate(batch):
+                        key = f"{context.cycle}/{self.what}/{context.number}/{number}/{place}"
+                        record.add_trajectory(trajectory, key=key, cycle=context.cycle, arm=self.what)
+                        kept = record.trajectory_by_key(key)
+                        assert kept is not None
+                        found[number] += [] if broken else [kept.id]
+            return found
+
+        self._ids |= ranks.first(write)
+        return tuple(key for batch in dict.fromkeys(self._learnt.values()) for key in self._ids[batch])
+
+    def _save(self, step: int, *, proven: bool) -> None:
+        """Keep the weights as what may turn out good, and from time to time everything."""
+        if step % getattr(self.stage, "iterations", 1):
+            return  # in the middle of a batch of rollouts
+        if proven or not self._probes:
+            self.brakes.offer(self.trainer, step, proven=proven)
+        if step % self.stage.checkpoint_every == 0:
+            self._checkpoint = self.brakes.steps()
+            self.keep()
+            if ranks.rank() == 0:
+                checkpoints.write(self.context.checkpoints / CHECKPOINT, self._everything(step))
+        self.brakes.prune(self._checkpoint | self.brakes.steps())
+
+    def _everything(self, step: int) -> dict[str, Any]:
+        return {
+            "of": self._of(),
+            "step": step,
+            "training": checkpoints.training(self.trainer),
+            "scheduler": self.trainer.lr_scheduler.state_dict(),
+            "random": checkpoints.random_state(),
+            "parts": {name: part.state() for name, part in self.parts.items()},
+            "figures": {
+                "history": self.history,
+                "begun": self.begun,
+                "restored": self._restored,
+                "learnt": self._learnt,
+                "ids": self._ids,
+                "watch": self.watch.state(),
+                "brakes": self.brakes.state(),
+            },
+        }
+
+    def _of(self) -> str:
+        """What a checkpoint is good for: this stage with these settings, from this student."""
+        student, model = self.context.student, self.context.config.student
+        settings = [self.stage.model_dump(mode="json"), model.model_dump(mode="json"), self.context.seed, ranks.count()]
+        return json.dumps([student.number, student.digest, *settings])
+
+    def _read(self) -> dict[str, Any] | None:
+        """The last checkpoint; one of other settings is of no use and is removed."""
+        file = self.context.checkpoints / CHECKPOINT
+        state = checkpoints.read(file) if file.is_file() else None
+        if state is not None and state["of"] == self._of():
+            return state
+        ranks.first(lambda: shutil.rmtree(self.context.checkpoints, ignore_errors=True))
+        return None
+
+
+def _entropies(batch: list[Episode]) -> dict[str, float]:
+    """Mean of −log p per sampled token, which estimates the entropy: of all episodes, and of those that failed.
+
+    The alarm looks at the second: who knows a task by heart has no entropy left in it, and has not collapsed.
+    """
+    found: dict[str, list[float]] = {"entropy": [], "entropy_failed": []}
+    for episode in batch:
+        if not episode.broken:
+            values = [-value for turn in episode.turns for value in turn.logprobs]
+            found["entropy"] += values
+            found["entropy_failed"] += [] if episode.trajectory.success else values
+    return {name: fmean(values) for name, values in found.items() if values}
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

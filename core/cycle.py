@@ -20,6 +20,7 @@ from tutelage.measures import Student
 from tutelage.memory.trust import of_trajectory
 from tutelage.progress import Reporter
 from tutelage.training.base import StageContext, run_stage
+from tutelage.training.tracking import track
 from tutelage.types import Policy, Split, Task, Trajectory
 from tutelage.workspace import Workspace
 
@@ -165,6 +166,7 @@ def train(workspace: Workspace, cycle: int, report: Reporter, stages: Sequence[S
             student = workspace.record.student(str(made["student"]))
             continue
         student = _train_stage(workspace, cycle, index, stage, student, report)
+        track(workspace, report)
 
 
 def _train_stage(

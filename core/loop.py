@@ -18,6 +18,7 @@ from tutelage import distilling, evidence, gate, measure
 from tutelage.config import Config
 from tutelage.errors import ConfigError
 from tutelage.progress import Reporter
+from tutelage.training import tracking
 from tutelage.usage import BY_CYCLE
 from tutelage.workspace import Workspace
 
@@ -41,7 +42,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """What each kind of cycle consists of."""
 
-FREE_TO_CHANGE = {"workspace", "loop", "annotate", "budget", "cassette"}
+FREE_TO_CHANGE = {"workspace", "loop", "annotate", "budget", "cassette", "tracking"}
 """Settings that may differ when an unfinished cycle goes on."""
 
 
@@ -57,9 +58,11 @@ def run(workspace: Workspace, kind: str, report: Reporter) -> int:
 
     Raises:
         ConfigError: an unfinished cycle of another kind, or with other settings, is in the way.
+        MissingPart: the tracker that the settings name is not installed.
         RecordError: the runs of the workspace are another tenant's.
     """
     workspace.record.claim()
+    tracking.check(workspace.config.tracking)
     cycles = workspace.record.items("loop")
     last = max((int(key) for key in cycles), default=0)
     unfinished = last > 0 and cycles[str(last)]["status"] != "finished"
@@ -128,6 +131,7 @@ def _node(name: str, workspace: Workspace, report: Reporter) -> Any:
         key = f"{state['cycle']}/{name}"
         if workspace.record.get("timing", key) is None:
             workspace.record.put("timing", key, {"seconds": round(time.monotonic() - began, 1)})
+        tracking.track(workspace, report)
         return {}
 
     return node

@@ -57,6 +57,14 @@ with serving.serving(Path("log.txt"), "tiny") as served:
     )
 """
 
+TRACKED = """
+from pathlib import Path
+from tutelage.config import TrackingConfig
+from tutelage.training.tracking import Run, publish
+publish(Run("1/0-sft", {"seed": 0}, [(1, {"loss": 2.0})]), TrackingConfig(to="wandb"), Path())
+assert list(Path().glob("wandb/offline-run-*/*.wandb"))
+"""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -122,4 +130,10 @@ def test_a_page_in_the_browser_reaches_nobody(tmp_path: Path) -> None:
 
 def test_a_local_model_server_and_its_client_reach_nobody(tmp_path: Path) -> None:
     report = watched(tmp_path, sys.executable, "-c", SERVED)
+    assert (report.code, report.seen) == (0, [])
+
+
+def test_figures_for_a_tracker_stay_here(tmp_path: Path) -> None:
+    """Its makers would like to hear of them, and of its mistakes."""
+    report = watched(tmp_path, sys.executable, "-c", TRACKED)
     assert (report.code, report.seen) == (0, [])

@@ -6,7 +6,6 @@ tokens with privileged text in the observations before them. `completion_ids` ho
 so that TRL's divergences, clipping and blend with GRPO work unchanged; two position tables name the place
 in each sequence whose logits predict each of them. Four names are overridden (`OVERRIDDEN`), one callable
 (`teacher_context_builder`) and one callback (`AdapterAverage`) are replaced; a contract test watches them.
-Single process.
 
 The loss of one token is TRL's divergence between student and self-teacher on the student's top-k tokens,
 times the clipped ratio to the sampling weights, times the gate's weight; it is averaged over the distilled
@@ -27,7 +26,6 @@ from trl.experimental.sdpo.loss_utils import apply_importance_sampling_clipping,
 from trl.experimental.sdpo.sdpo_trainer import DistillationLogits
 from trl.experimental.sdpo.teacher_sync import PEFTAdapterEMACallback
 
-from tutelage.errors import ConfigError
 
 __all__ = ["EpisodeSDPOTrainer", "Rollout", "SDPOConfig", "SDPOTrainer", "ScoredEpisode", "ScoredTurn"]
 
@@ -125,8 +123,6 @@ class EpisodeSDPOTrainer(SDPOTrainer):
 
     def __init__(self, *, rollout: Rollout, gate: Gate = "none", slope: float = 5.0, **kwargs: Any) -> None:
         super().__init__(reward_funcs=self.episode_reward, **kwargs)
-        if self.accelerator.num_processes > 1:
-            raise ConfigError("the sdpo stage runs in one process: start it without `accelerate launch`")
         self.rollout, self.gate, self.slope = rollout, gate, slope
         self.episodes: list[ScoredEpisode] = []
         self.teacher_context_builder: Any = _TeacherContext(self)

@@ -207,7 +207,8 @@ class StudentConfig(Section):
     processes: int = Field(1, ge=1)
     """Processes that train a stage together, started through Accelerate."""
     engine: Literal["transformers", "vllm", "server"] = "transformers"
-    """What generates the student's replies; `server`: OpenAI-compatible, with log-probabilities of its tokens."""
+    """What generates the student's replies: `vllm` needs a GPU; a `server` is OpenAI-compatible and gives ids and
+    log-probabilities of its tokens, and is of no use to stages that act, for its weights stay as they are."""
     server: str = ""
     """Base URL of that server."""
 
@@ -217,6 +218,10 @@ class StudentConfig(Section):
             raise ValueError('quantize = "4bit" trains an adapter: set method = "lora"')
         if (self.engine == "server") != bool(self.server):
             raise ValueError('server is the URL for engine = "server", and only for it')
+        if self.server and not self.server.startswith(("http://", "https://")):
+            raise ValueError(f"server is a URL such as http://localhost:8000/v1, not {self.server!r}")
+        if self.engine == "vllm" and self.processes > 1:
+            raise ValueError('engine = "vllm" runs in one process: set processes = 1')
         return self
 
 
@@ -516,6 +521,16 @@ class Config(Section):
                     f"stages: {stage.type}: {self.student.processes} processes share a batch of {stage.batch_size} "
                     f"evenly, and each its share into passes of micro_batch_size ({stage.micro_batch_size}): change one"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_sampled(self) -> "Config":
+        acting = [stage.type for stage in self.stages if isinstance(stage, RolloutStageConfig)]
+        if self.student.engine == "server" and acting:
+            raise ValueError(
+                f"stages: {', '.join(acting)}: rollouts are sampled from weights that change at every step, and a "
+                'server keeps its own; leave them out, or set student.engine = "transformers"'
+            )
         return self
 
 

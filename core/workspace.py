@@ -215,21 +215,11 @@ class Workspace:
         return self.record.promoted() or base
 
     def student_policy(self, student: Student) -> Policy:
-        """A policy that acts with this student's weights, as evaluation wants it."""
-        from tutelage.training import weights
+        """A policy that acts with this student's weights, as evaluation wants it, by the configured engine."""
+        from tutelage.training import engines
         from tutelage.training.base import weights_of
-        from tutelage.training.policy import StudentPolicy
 
-        config = self.config.student
-        model, tokenizer = weights.load(weights_of(student, self.folder), dtype=weights.compute_dtype(config.dtype))
-        return StudentPolicy(
-            model,
-            tokenizer,
-            label=f"{student.label} ({weights.describe(config.weights)})",
-            temperature=config.temperature,
-            max_new_tokens=config.max_new_tokens,
-            max_length=config.max_length,
-        )
+        return engines.acting(student, self.config.student, weights_of(student, self.folder))
 
     def close(self) -> None:
         if "memory" in self.__dict__:

@@ -1,0 +1,128 @@
+"""What student policies have in common whose replies come from another program: the tokens are kept here.
+
+Every episode is a list of token ids that only ever grows; what answers is sent those ids and sends ids back,
+so nothing is rendered or tokenised twice. Prompts, limits and errors are those of `training.policy.StudentPolicy`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerBase
+
+from tutelage.training.chat import ChatEncoder
+from tutelage.types import Context, Message, Reply, Tokens
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One reply to sample."""
+
+    ids: tuple[int, ...]
+    """The whole episode so far."""
+    seed: int
+    """Non-negative and below 2³¹, which every server takes."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What was sampled, or why nothing was."""
+
+    ids: tuple[int, ...] = ()
+    """The end-of-turn token included if it was sampled."""
+    logprobs: tuple[float, ...] = ()
+    """At the sampling temperature (at 1 if greedy); as long as `ids`."""
+    error: str = ""
+
+
+@dataclass
+class _Episode:
+    """What is remembered of one episode between its turns."""
+
+    messages: tuple[Message, ...] = ()
+    """The messages that `ids` renders, the last reply excluded."""
+    reply: str = ""
+    ids: list[int] = field(default_factory=list)
+    """All tokens so far, the last reply's included."""
+
+
+class TokenPolicy(ABC):
+    """A student whose tokens are sampled by `sample`.
+
+    Args:
+        tokenizer: the student's, with a chat template.
+        label: e.g. ``student@3``.
+        temperature: 0 is greedy.
+        max_new_tokens: per turn; a reply that reaches it has no end-of-turn token.
+        max_length: tokens of a whole episode; a context without room for a reply is answered by an error.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        label: str,
+        temperature: float = 0.0,
+        max_new_tokens: int = 40,
+        max_length: int = 1536,
+    ) -> None:
+        self.encoder = ChatEncoder(tokenizer)
+        self.temperature = temperature
+        self.max_new_tokens = max_new_tokens
+        self.max_length = max_length
+        self._label = label
+        self._episodes: dict[str, _Episode] = {}
+
+    @property
+    def label(self) -> str:
+        return self._label
+
+    @abstractmethod
+    def sample(self, asked: Sequence[Asked]) -> list[Sampled]:
+        """One reply for each, in order, of at most `max_new_tokens` tokens and none behind an end of turn."""
+
+    def act(self, contexts: Sequence[Context]) -> list[Reply]:
+        """One reply per context, with its tokens; its text has a tool call in our grammar, its tokens as sampled."""
+        prompts = [self._prompt(context) for context in contexts]
+        episodes = [self._episodes[context.key] for context in contexts]
+        room = [len(episode.ids) + self.max_new_tokens <= self.max_length for episode in episodes]
+        asked = [
+            Asked(tuple(e.ids), c.seed % 2**31) for e, c, fits in zip(episodes, contexts, room, strict=True) if fits
+        ]
+        answers = iter(self.sample(asked) if asked else [])
+        replies = []
+        for context, episode, prompt, fits in zip(contexts, episodes, prompts, room, strict=True):
+            sampled = next(answers) if fits else Sampled(error=self._too_long(len(episode.ids)))
+            if sampled.error:
+                replies.append(Reply(text="", error=sampled.error))
+                continue
+            episode.ids += sampled.ids
+            episode.reply = self.encoder.text_of(sampled.ids, context.tools)
+            tokens = Tokens(prompt=tuple(prompt), sampled=sampled.ids, logprobs=sampled.logprobs)
+            replies.append(Reply(text=episode.reply, tokens=tokens))
+        return replies
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Drop what is remembered of these episodes."""
+        for key in keys:
+            self._episodes.pop(key, None)
+
+    def _prompt(self, context: Context) -> list[int]:
+        """Bring the episode's tokens up to this turn; returns those that were appended."""
+        episode = self._episodes.get(context.key)
+        known = (*episode.messages, Message(role="assistant", content=episode.reply)) if episode else ()
+        if episode and context.messages[:-1] == known:
+            closed = episode.ids[-1] == self.encoder.end
+            prompt = self.encoder.turn(context.messages[-1], closed=closed, tools=context.tools, reply=episode.reply)
+        else:
+            prompt = self.encoder.conversation(context.messages, context.tools)
+            episode = self._episodes[context.key] = _Episode()
+        episode.ids += prompt
+        episode.messages = context.messages
+        return prompt
+
+    def _too_long(self, length: int) -> str:
+        return (
+            f"the episode is too long: {length} tokens leave no room for a reply of "
+            f"{self.max_new_tokens} within {self.max_length}"
+        )

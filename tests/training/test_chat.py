@@ -92,6 +92,27 @@ def test_sampled_tokens_are_kept_as_they_were(encoder: ChatEncoder) -> None:
     assert mask[start + len(odd)] == 0, "and the closing token was not sampled"
 
 
+@pytest.mark.parametrize(
+    "thought", ["", "Press it.", "Two\nlines, é 日本 ✓", "  spaces  ", "a\n\n", '"no"\nclick("r1")']
+)
+@pytest.mark.parametrize("action", ['click("r1")', "done", '  type("日本", "✓")  ', "x\n\n"])
+def test_where_the_action_starts_in_sampled_tokens(encoder: ChatEncoder, thought: str, action: str) -> None:
+    text = f"{thought}\n{action}" if thought else action
+    for sampled in (encoder.reply(text), [*encoder._text(thought), *encoder._text(text[len(thought) :])]):
+        start = encoder.action_start(sampled)
+        before, after = encoder._decoded(sampled[:start]), encoder.text_of(sampled[start:])
+        assert before.strip() == thought.strip()
+        assert after.strip() == action.strip()
+
+
+def test_a_token_that_reaches_into_the_action_is_the_actions() -> None:
+    tokenizer = weights.load_tokenizer("tiny")
+    tokenizer.add_tokens([".\nclick"])
+    encoder = ChatEncoder(tokenizer)
+    sampled = encoder.reply('Press it.\nclick("r1")')
+    assert encoder._decoded(sampled[encoder.action_start(sampled) : -1]) == '.\nclick("r1")'
+
+
 def test_a_tokenizer_without_template_is_refused() -> None:
     tokenizer = weights.load_tokenizer("tiny")
     tokenizer.chat_template = None

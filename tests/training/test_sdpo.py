@@ -20,9 +20,6 @@ STAGE = SdpoConfig(
 )
 
 
-CORRECTED = STAGE.model_copy(update={"corrections": True})
-
-
 class Memory:
     """Recalls one experience, of any task."""
 
@@ -134,23 +131,6 @@ def corrections(trajectories):
     ]
 
 
-def test_a_correction_is_told_to_the_teacher_at_its_turn_only(stage_context):
-    _, tokenizer = weights.load("tiny")
-    context = stage_context()
-    episodes = Rollouts(STAGE, context, tokenizer)([context.tasks[0]] * 2, weights.load("tiny")[0])
-    assert all(len(episode.turns) > 1 for episode in episodes)
-    privileged = sdpo.Privileged(CORRECTED, None, tokenizer, corrections)
-    for scored in privileged.score(episodes):
-        told = [f"The teacher says: Not so, {CANARY}." in tokenizer.decode(turn.privileged) for turn in scored.turns]
-        assert told == [index == 1 for index in range(len(scored.turns))]
-        assert not any(CANARY in tokenizer.decode(turn.observation) for turn in scored.turns)
-    assert [item.trajectory for item in privileged.corrections] == [episode.trajectory.id for episode in episodes]
-    broken = [replace(episode, broken=True) for episode in episodes]
-    silent = sdpo.Privileged(CORRECTED, None, tokenizer, corrections)
-    assert not any(turn.informed for scored in silent.score(broken) for turn in scored.turns)
-    assert silent.corrections == [], "nobody is asked about an episode that broke"
-
-
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_teacher_is_asked_about_rollouts_only_where_the_stage_wants_it(stage_context, wanted):
     context = replace(stage_context(), correct=corrections)
@@ -161,28 +141,6 @@ def test_the_teacher_is_asked_about_rollouts_only_where_the_stage_wants_it(stage
     assert all(body["arm"] == "sdpo" for body in kept.values())
     assert result.metrics[0][1].get("corrected") == (STAGE.batch_size if wanted else None)
     assert not any(CANARY in item.model_dump_json() for item in rollouts)
-
-
-def test_without_privileged_text_the_teacher_reads_what_the_student_read(stage_context):
-    _, tokenizer = weights.load("tiny")
-    context = stage_context()
-    episodes = Rollouts(STAGE, context, tokenizer)([context.tasks[0]] * 2, weights.load("tiny")[0])
-    silent = [
-        replace(
-            episode,
-            trajectory=episode.trajectory.model_copy(
-                update={"steps": tuple(_without_feedback(step) for step in episode.trajectory.steps)}
-            ),
-        )
-        for episode in episodes
-    ]
-    for scored in sdpo.Privileged(STAGE, None, tokenizer).score(silent):
-        assert not any(turn.informed for turn in scored.turns)
-        assert [tuple(turn.privileged) for turn in scored.turns] == [tuple(turn.observation) for turn in scored.turns]
-
-
-def _without_feedback(step):
-    return step.model_copy(update={"diagnosis": step.diagnosis.model_copy(update={"evidence": ""})})
 
 
 def test_the_teacher_starts_as_the_student_in_float32(stage_context):

@@ -202,6 +202,16 @@ def test_round_trip_of_tokens(encoder: ChatEncoder, thought: str, arguments: dic
         assert decoded(encoder, ids[:-1]) == text
 
 
+def test_where_a_call_starts_in_sampled_tokens(encoder: ChatEncoder) -> None:
+    for thought in ("", "First the é.", "Two\nlines"):
+        said = encoder.reply(f"{thought}\nmove({{}})" if thought else "move({})", TOOLS)
+        start = encoder.action_start(said, TOOLS)
+        assert encoder.text_of(said[start:], TOOLS) == "move({})"
+        assert decoded(encoder, said[:start]).strip() == thought
+    broken = [*encoder._text('So.\n<tool_call>\n{"name": "look"'), encoder.end]
+    assert decoded(encoder, broken[encoder.action_start(broken, TOOLS) : -1]) == '{"name": "look"'
+
+
 @given(st.text() | st.lists(EVIL | st.sampled_from(["\n", "}", "[", '"', "name", ":", " "])).map("".join))
 def test_reading_never_fails(encoder: ChatEncoder, text: str) -> None:
     form = encoder._written(TOOLS).form

@@ -32,7 +32,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tutelage.config import SdpoConfig
 from tutelage.corrections import keep
-from tutelage.training import ranks, weights
+from tutelage.training import weights
 from tutelage.training.base import StageContext, StageResult, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
 from tutelage.training.privileged import Privileged
@@ -74,11 +74,9 @@ def make_trainer(
 
     def rollout(rows: Sequence[dict[str, Any]], trainer: Any) -> list[ScoredEpisode]:
         tasks = [task_of(row["prompt"]) for row in rows]
-        episodes = rollouts(tasks, trainer.accelerator.unwrap_model(trainer.model))
-        # A sibling may be another process's, so each of them scores all episodes.
-        every, at = privileged.score(ranks.everyone(episodes)), ranks.place(episodes)
+        scored = privileged.score(rollouts(tasks, trainer.accelerator.unwrap_model(trainer.model)))
         rollouts.figures[-1].update(privileged.figures)
-        return every[at : at + len(episodes)]
+        return scored
 
     # TRL loads a full fine-tune's teacher from this path, in the student's dtype (float32; in bfloat16 an
     # average at 0.05 stands still).

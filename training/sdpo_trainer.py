@@ -26,7 +26,6 @@ from trl.experimental.sdpo.loss_utils import apply_importance_sampling_clipping,
 from trl.experimental.sdpo.sdpo_trainer import DistillationLogits
 from trl.experimental.sdpo.teacher_sync import PEFTAdapterEMACallback
 
-
 __all__ = ["EpisodeSDPOTrainer", "Rollout", "SDPOConfig", "SDPOTrainer", "ScoredEpisode", "ScoredTurn"]
 
 OVERRIDDEN = (

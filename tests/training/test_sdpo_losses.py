@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from tutelage.config import SdpoConfig
 from tutelage.training import sdpo, weights
 from tutelage.training.online import settings

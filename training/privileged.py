@@ -20,6 +20,7 @@ from tutelage.config import SdpoConfig
 from tutelage.conversation import turn_message
 from tutelage.corrections import Correction
 from tutelage.experience import Recaller
+from tutelage.training import ranks
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.rollout import Episode
 from tutelage.training.sdpo_trainer import ScoredEpisode, ScoredTurn
@@ -61,17 +62,24 @@ class Privileged:
         (experiences and siblings speak of all turns of their episode), and ``corrected``, the answers of a teacher."""
 
     def score(self, episodes: Sequence[Episode]) -> list[ScoredEpisode]:
-        """The episodes, groups adjacent, with the self-teacher's observations; siblings are group members that won."""
-        asked = [episode.trajectory for episode in episodes if not episode.broken]
+        """The episodes, groups adjacent, with the self-teacher's observations; siblings are group members that won.
+
+        Where several processes train together, each scores its own share of one batch: siblings, a teacher's words
+        and the figures are those of the whole.
+        """
+        every, at = ranks.everyone(episodes), ranks.place(episodes)
+        asked = [episode.trajectory for episode in every if not episode.broken]
         said = list(self._correct(asked)) if self._correct and asked else []
         self.corrections += said
         told = {item.key: item.note for item in said}
-        views = [self._view(episode, self._sibling(episodes, place), told) for place, episode in enumerate(episodes)]
-        spoke = [sources for _, turns in views for sources in turns]
+        mine = range(at, at + len(episodes))
+        views = [self._view(every[place], self._sibling(every, place), told) for place in mine]
+        spoke = ranks.everyone([sources for _, turns in views for sources in turns])
         shares = {name: fmean(name in sources for sources in spoke) if spoke else 0.0 for name in SOURCES}
         self.figures = {f"informed_{name}": share for name, share in shares.items()}
         if self._correct:
             self.figures["corrected"] = float(len(said))
+        self.used |= dict.fromkeys(ranks.everyone(list(self.used)))
         return [scored for scored, _ in views]
 
     def state(self) -> dict[str, Any]:

@@ -5,7 +5,8 @@ implements them. An episode is one sequence; TRL's `env_mask` takes every token 
 policy did not sample, and those tokens are still attended to. Settings and departures:
 
 * loss ``dapo`` (2503.14476, TRL's default): a mean over all sampled tokens of the batch, so that long
-  episodes weigh as much per token as short ones; no KL term unless `beta` is set (TRL's default too);
+  episodes weigh as much per token as short ones; no KL term unless `beta` is set (TRL's default too), and then each
+  token's estimate is weighted by the ratio (DeepSeek-V3.2, 2512.02556, TRL's default), which the paper's is not;
 * advantages are not divided by the group's deviation (Dr. GRPO, 2503.20783; TRL divides);
 * one optimiser step per batch of rollouts, so the ratio to the sampling policy is 1 and clipping idle; with more
   (`iterations`, μ in the paper), the ratio is clipped to 1 − 0.2 and 1 + 0.28 (GRPO's and DAPO's values);

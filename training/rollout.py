@@ -73,7 +73,7 @@ class Rollouts:
     def __init__(self, stage: RolloutStageConfig, context: StageContext, tokenizer: PreTrainedTokenizerBase) -> None:
         assert context.make_environment is not None, "a stage with rollouts needs an environment"
         self.stage = stage
-        self._stage, self._context, self._tokenizer = stage, context, tokenizer
+        self.stage, self._context, self._tokenizer = stage, context, tokenizer
         self._make_environment = context.make_environment
         self._name = str(getattr(stage, "type", "rollout"))
         self._batches = -(-stage.steps // getattr(stage, "iterations", 1))
@@ -82,9 +82,9 @@ class Rollouts:
         self._ranked = self._ranking() if stage.with_memory and stage.withdraw else None
         self._before = 0
         self.batches: list[list[Episode]] = []
-        """The episodes of each batch, of all processes; after `load`, those since then."""
+        """The episodes that this process played, by batch; after `load`, those since then."""
         self.figures: list[dict[str, float]] = []
-        """One per batch of the whole stage: success, reward, shaping, invalid_rate, turns, …"""
+        """One per batch of the whole stage, over all processes: success, reward, invalid_rate, turns, …"""
 
     @property
     def played(self) -> int:
@@ -98,7 +98,7 @@ class Rollouts:
             tasks: what is played, unless the stage's curriculum chooses: then only their number counts.
             model: the student as it is now, unwrapped.
         """
-        started, batch, size = time.monotonic(), self.played, self._stage.group_size
+        started, batch, size = time.monotonic(), self.played, self.stage.group_size
         every, at = ranks.everyone(tasks), ranks.place(tasks)
         if self._curriculum is not None:
             every = [task for task in self._curriculum.draw(batch, len(every) // size) for _ in range(size)]
@@ -107,7 +107,7 @@ class Rollouts:
         played = ranks.everyone(episodes)
         if self._curriculum is not None:
             self._curriculum.saw(item.trajectory for item in played if not item.broken)
-        self.batches.append(played)
+        self.batches.append(episodes)
         self.figures.append(figures(played, size) | {"rollout_seconds": time.monotonic() - started})
         return episodes
 
@@ -133,7 +133,7 @@ class Rollouts:
             self._sampler,
             self._tokenizer,
             label=f"{self._context.student.label}+{self._name}.{batch}",
-            temperature=self._stage.temperature,
+            temperature=self.stage.temperature,
             max_new_tokens=student.max_new_tokens,
             max_length=student.max_length,
         )
@@ -160,13 +160,13 @@ class Rollouts:
 
     def _memory(self, batch: int) -> Recaller | None:
         """What the episodes with memory are shown in this batch; None if there are none."""
-        memory = self._context.memory if self._stage.with_memory else None
+        memory = self._context.memory if self.stage.with_memory else None
         return None if memory is None else memory_at(memory, self._ranked, batch, self._batches)
 
     def _chosen(self, count: int, batch: int) -> frozenset[int]:
         """Places of the episodes with memory, the same number in each group."""
-        size = self._stage.group_size
-        shown = round(self._stage.with_memory * size)
+        size = self.stage.group_size
+        shown = round(self.stage.with_memory * size)
         return frozenset(
             first + place
             for first in range(0, count, size)
@@ -175,8 +175,8 @@ class Rollouts:
 
     def _episodes(self, trajectories: Sequence[Trajectory], at: int, model: Any) -> list[Episode]:
         """Of those that stand at place `at` of the whole batch on; a group's other members may be another process's."""
-        size, end = self._stage.group_size, int(self._tokenizer.eos_token_id)
-        rewards = [None if broke(item) else shaped_reward(item, self._stage) for item in trajectories]
+        size, end = self.stage.group_size, int(self._tokenizer.eos_token_id)
+        rewards = [None if broke(item) else shaped_reward(item, self.stage) for item in trajectories]
         every = ranks.everyone(rewards)
         episodes = []
         for place, (trajectory, reward) in enumerate(zip(trajectories, rewards, strict=True), start=at):
@@ -194,14 +194,14 @@ class Rollouts:
             return sampled
         dtype = compute_dtype(self._context.config.student.dtype)
         plain = stripped(trajectory, sampled, ChatEncoder(self._tokenizer))
-        return rescored(plain, model, temperature=self._stage.temperature, dtype=dtype)
+        return rescored(plain, model, temperature=self.stage.temperature, dtype=dtype)
 
     def _new_curriculum(self) -> Curriculum:
         label = self._context.student.label
         before = self._context.record.trajectories(split=Split.TRAIN)
         # "student@3 (SmolLM2-135M-Instruct)", but not "student@3+grpo.0", which are rollouts by other weights.
         mine = [item for item in before if item.policy.split(" ")[0] == label and not broke(item)]
-        return Curriculum(self._stage, self._context.tasks, mine, seed=self._context.seed)
+        return Curriculum(self.stage, self._context.tasks, mine, seed=self._context.seed)
 
     def _ranking(self) -> list[str]:
         experiences = self._context.experiences

@@ -1,25 +1,30 @@
-"""GRPO: only tokens that the policy sampled carry loss, and a stage runs from end to end."""
+"""GRPO: loss and gradient are those of the definition, over sampled tokens alone, and a stage runs from end to end."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 from trl import GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
 
 from tutelage.config import GrpoConfig
 from tutelage.environments.toy import Toy
 from tutelage.errors import EnvironmentBroken
+from tutelage.experience import Recall
 from tutelage.training import grpo, weights
 from tutelage.training.base import run_stage
 from tutelage.training.rollout import Rollouts, flatten
 from tutelage.training.trl_adapter import label_positions_only
+from tutelage.types import Shown
 
-STAGE = GrpoConfig(steps=2, batch_size=4, group_size=2, temperature=0.9, learning_rate=1e-3)
-REWARDS = (1.0, 0.0, 0.25, 0.5)
+STAGE = GrpoConfig(steps=2, batch_size=6, group_size=2, temperature=0.9, learning_rate=1e-3)
+TWICE = {"iterations": 2, "with_memory": 0.5, "withdraw": False}
+REWARDS = (1.0, 0.0, 0.25, 0.25, 0.5, 0.25)
+ADVANTAGES = (0.5, -0.5, 0.0, 0.0, 0.125, -0.125)
 
 
 class Graded(Rollouts):
-    """Real rollouts with rewards that vary, as a random student earns none."""
+    """Real rollouts with rewards that vary in the first and third group, as a random student earns none."""
 
     def __call__(self, tasks, model):
         graded = [replace(e, reward=r) for e, r in zip(super().__call__(tasks, model), REWARDS, strict=True)]
@@ -27,18 +32,70 @@ class Graded(Rollouts):
         return graded
 
 
+class Memory:
+    """Recalls one experience, of any task."""
+
+    def recall(self, task, goal, observation):
+        return Recall(shown=(Shown(id="exp_1", version=1, text="Mind the zebra."),))
+
+
 @pytest.fixture
-def batch(stage_context):
-    """A trainer in training mode, its episodes, and the batch that TRL made of them."""
-    model, tokenizer = weights.load("tiny")
-    context = stage_context()
-    rollouts = Graded(STAGE, context, tokenizer)
-    trainer = grpo.make_trainer(STAGE, context, model, tokenizer, rollouts)
-    trainer.model.train()
-    trainer.current_gradient_accumulation_steps = 1
-    rows = [trainer.train_dataset[index // 2] for index in range(4)]
+def make(stage_context):
+    """Makes a trainer in training mode, its episodes, and the batch that TRL made of them, in their order."""
+
+    def make(**changes):
+        stage = STAGE.model_copy(update=changes)
+        model, tokenizer = weights.load("tiny")
+        context = stage_context(memory=Memory())
+        rollouts = Graded(stage, context, tokenizer)
+        trainer = grpo.make_trainer(stage, context, model, tokenizer, rollouts)
+        trainer.model.train()
+        trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+        rows = [trainer.train_dataset[index // stage.group_size] for index in range(stage.batch_size)]
+        inputs = trainer._generate_and_score_completions(rows)
+        return trainer, rollouts.batches[0], inputs
+
     with label_positions_only():
-        yield trainer, rollouts.batches, trainer._generate_and_score_completions(rows)
+        yield make
+
+
+def drift(model):
+    """Weights that other steps have moved, so far that many ratios leave the clipped range."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+
+
+def scored(model, episode, temperature):
+    """Log-probabilities of one unpadded episode's sampled tokens, from all logits."""
+    ids, at = [], []
+    for turn in episode.turns:
+        ids += turn.prompt
+        at += range(len(ids), len(ids) + len(turn.sampled))
+        ids += turn.sampled
+    logprobs = (model(torch.tensor([ids])).logits[0] / temperature).log_softmax(-1)
+    return logprobs[[place - 1 for place in at]].gather(-1, torch.tensor(ids)[at, None])[:, 0]
+
+
+def reference(stage, model, episodes, *, old=None, start=None, unclipped=False):
+    """The loss from its definition; `old` are the weights that sampled, `start` those that the KL term is to."""
+    total, tokens = torch.tensor(0.0), 0
+    for episode, advantage in zip(episodes, ADVANTAGES, strict=True):
+        if stage.skip_equal and advantage == 0:
+            continue
+        now = scored(model, episode, stage.temperature)
+        with torch.no_grad():
+            before = scored(old, episode, stage.temperature) if old else now.detach()
+        ratio = (now - before).exp()
+        low, high = (0.0, 1e9) if unclipped else (1 - stage.clip, 1 + stage.clip_high)
+        loss = -torch.minimum(ratio * advantage, ratio.clamp(low, high) * advantage)
+        if stage.beta:
+            with torch.no_grad():
+                anchor = scored(start, episode, stage.temperature)
+            loss = loss + stage.beta * ratio * ((anchor - now).exp() - (anchor - now) - 1)
+        total, tokens = total + loss.sum(), tokens + len(now)
+    return total / tokens
 
 
 def gradient(loss, model):
@@ -47,48 +104,93 @@ def gradient(loss, model):
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 
-def reference(model, episodes):
-    """The same loss from its definition: one unpadded episode at a time, all logits."""
-    total, tokens = 0.0, 0
-    for episode, advantage in zip(episodes, (0.5, -0.5, -0.125, 0.125), strict=True):
-        flat = flatten(episode)
-        ids = torch.tensor([flat.prompt_ids + flat.completion_ids])
-        logprobs = (model(ids).logits[0, :-1] / STAGE.temperature).log_softmax(-1)
-        chosen = logprobs.gather(-1, ids[0, 1:, None])[len(flat.prompt_ids) - 1 :, 0]
-        mask = torch.tensor(flat.mask)
-        total = total - (advantage * chosen * mask).sum()
-        tokens += sum(flat.mask)
-    return total / tokens
-
-
-def test_gradient_equals_plain_pytorch_over_sampled_tokens(batch):
-    trainer, batches, inputs = batch
-    # The ratio to the sampling policy is 1, so the loss itself is a mean of advantages; its gradient tells.
-    ours = gradient(trainer.compute_loss(trainer.model, inputs), trainer.model)
-    plain = gradient(reference(trainer.model, batches[0]), trainer.model)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"skip_equal": False},
+        {"skip_equal": False, "beta": 0.1},
+        {"beta": 0.1, **TWICE},
+        {"micro_batch_size": 2, **TWICE},
+        {"micro_batch_size": 3, "skip_equal": False, **TWICE},
+    ],
+    ids=str,
+)
+def test_loss_and_gradient_equal_plain_pytorch(make, changes):
+    trainer, episodes, inputs = make(**changes)
+    stage, sampled = STAGE.model_copy(update=changes), weights.load("tiny")[0]
+    assert any(episode.stripped for episode in episodes) is bool(stage.with_memory)
+    assert min(len(episode.turns) for episode in episodes) > 1
+    if stage.iterations > 1 or stage.beta:
+        drift(trainer.model)
+    old = sampled if stage.iterations > 1 else None
+    passes = trainer.args.gradient_accumulation_steps
+    parts = [trainer.compute_loss(trainer.model, part) for part in split_tensor_dict(inputs, passes)]
+    ours, mine = sum(parts), gradient(sum(parts), trainer.model)
+    theirs = reference(stage, trainer.model, episodes, old=old, start=sampled)
+    plain = gradient(theirs, trainer.model)
     assert plain.norm() > 0.01
-    assert (ours - plain).abs().max() < 1e-5
+    assert abs(ours - theirs) < 1e-5
+    assert (mine - plain).abs().max() < 1e-5
+    if stage.iterations > 1:
+        free = reference(stage, trainer.model, episodes, old=old, start=sampled, unclipped=True)
+        assert abs(theirs - free) > 1e-3, "nothing was clipped"
 
 
-def test_only_sampled_tokens_carry_loss(batch, monkeypatch):
-    trainer, _, inputs = batch
-    model, width = trainer.model, inputs["completion_ids"].size(1)
-    observed = (inputs["tool_mask"] == 0) & (inputs["completion_mask"] == 1)
-    assert observed.any()
-    plain = gradient(trainer.compute_loss(model, inputs), model)
-    forward = model.forward
+def test_episodes_are_padded_on_both_sides(make):
+    _, _, inputs = make(skip_equal=False, with_memory=0.5, withdraw=False)
+    assert not inputs["prompt_mask"][:, 0].all()
+    assert not inputs["completion_mask"][:, -1].all()
+    assert ((inputs["tool_mask"] == 0) & (inputs["completion_mask"] == 1)).any(), "there are observations in between"
 
-    def scored_against_noise(*args, labels, **kwargs):
-        """The model reads the same tokens; only what it did not sample is scored, and against noise."""
-        labels = labels.clone()
-        labels[:, -width:][observed] = torch.randint(1000, (int(observed.sum()),))
+
+def test_only_sampled_tokens_carry_loss(make, monkeypatch):
+    trainer, _, inputs = make(skip_equal=False)
+    model, chosen = trainer.model, []
+    forward, mask = model.forward, inputs["tool_mask"] * inputs["completion_mask"]
+
+    def watched(*args, labels, **kwargs):
+        chosen.append(labels[labels != -100])
         return forward(*args, labels=labels, **kwargs)
 
-    monkeypatch.setattr(model, "forward", scored_against_noise)
-    noisy = gradient(trainer.compute_loss(model, inputs), model)
-    assert (noisy - plain).abs().max() < 1e-6
-    unmasked = {**inputs, "tool_mask": torch.ones_like(inputs["tool_mask"])}
-    assert (gradient(trainer.compute_loss(model, unmasked), model) - plain).abs().max() > 1e-3
+    monkeypatch.setattr(model, "forward", watched)
+    plain = gradient(trainer.compute_loss(model, inputs), model)
+    assert torch.equal(chosen[0], inputs["completion_ids"][mask == 1])
+    everything = {**inputs, "tool_mask": torch.ones_like(inputs["tool_mask"])}
+    assert (gradient(trainer.compute_loss(model, everything), model) - plain).abs().max() > 1e-3
+
+
+def test_a_group_without_variance_is_not_forwarded(make):
+    trainer, episodes, inputs = make()
+    shapes = []
+    trainer.model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    trainer.compute_loss(trainer.model, inputs)
+    learnt = [*episodes[:2], *episodes[4:]]
+    flat = [flatten(episode) for episode in learnt]
+    assert shapes == [(4, max(len(item.prompt_ids) for item in flat) + max(len(item.completion_ids) for item in flat))]
+    assert inputs["num_items_in_batch"] == sum(episode.sampled for episode in learnt)
+
+
+def test_nothing_to_learn_costs_nothing_and_moves_nothing(make, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.REWARDS", (0.0,) * 6)
+    trainer, _, inputs = make(beta=0.1, **TWICE)
+    assert inputs["prompt_ids"].size(1) + inputs["completion_ids"].size(1) == 2
+    drift(trainer.model)
+    loss = trainer.compute_loss(trainer.model, inputs)
+    assert loss == 0
+    assert not gradient(loss, trainer.model).any()
+
+
+def test_an_all_but_impossible_observation_does_not_spoil_the_loss(make):
+    """Its ratio to 0 overflows; masked afterwards, infinity times nothing would be no number."""
+    trainer, episodes, inputs = make(temperature=0.02, **TWICE)
+    drift(trainer.model)
+    stage = STAGE.model_copy(update={"temperature": 0.02, **TWICE})
+    theirs = reference(stage, trainer.model, episodes, old=weights.load("tiny")[0])
+    assert torch.isfinite(theirs)
+    assert abs(trainer.compute_loss(trainer.model, inputs) - theirs) < 1e-5 * max(1, abs(theirs))
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -102,8 +204,18 @@ def test_two_steps_from_end_to_end(stage_context, monkeypatch, method):
     assert first.metrics[0][1].keys() >= {"success", "invalid_rate", "groups_with_variance", "grad_norm", "entropy"}
     kept = contexts[0].record.trajectories(arm="grpo")
     assert first.trajectories == tuple(trajectory.id for trajectory in kept)
-    assert len(kept) == 8
+    assert len(kept) == 12
     assert not contexts[0].checkpoints.exists()
+
+
+def test_two_steps_on_one_batch_of_rollouts(stage_context, monkeypatch):
+    monkeypatch.setattr(grpo, "Rollouts", Graded)
+    context = stage_context(memory=Memory())
+    result = run_stage(STAGE.model_copy(update={"steps": 4, **TWICE}), context)
+    kept = context.record.trajectories(arm="grpo")
+    assert len(kept) == 12, "two batches for four steps"
+    assert sum(trajectory.memory for trajectory in kept) == 6
+    assert [values["grad_norm"] > 0 for _, values in result.metrics] == [True] * 4
 
 
 class Down(Toy):

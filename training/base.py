@@ -21,7 +21,9 @@ STAGES = {
     "sft": "tutelage.training.sft:run",
     "grpo": "tutelage.training.grpo:run",
     "sdpo": "tutelage.training.sdpo:run",
+    "distill": "tutelage.training.distill:run",
 }
+"""Our own; a plug-in's settings say themselves what runs them (`StageConfig.runs`)."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and how much there is."""
@@ -119,7 +121,7 @@ def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
 
         if ranks.count() == 1:
             return launch.run(stage, context)
-    name = str(getattr(stage, "type", ""))
-    run: Callable[[StageConfig, StageContext], StageResult] = resolve(name, STAGES, what="stage")
+    listed = STAGES if stage.type in STAGES else STAGES | {stage.type: stage.runs or stage.type}
+    run: Callable[[StageConfig, StageContext], StageResult] = resolve(stage.type, listed, what="stage")
     with quiet():
         return run(stage, context)

@@ -1,12 +1,15 @@
 """The one place that reaches behind TRL's public interface; pinned to TRL 1.16.0 and a contract test."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from trl.trainer import utils
 
 PRIVATE_NAME = "_use_triton"
-"""In `trl.trainer.utils`: decides whether the fused LM head scores label positions only, or all of them."""
+"""Decides whether the fused LM head scores label positions only, or all of them."""
+PLACES = (utils.__name__, "trl.trainer.distillation_trainer")
+"""The modules of TRL that have it; the second is only loaded by those who distil."""
 
 
 @contextmanager
@@ -17,9 +20,12 @@ def label_positions_only() -> Iterator[None]:
     does not care, and an episode has few labels, so half of a step would be spent on discarded logits.
     Loss and gradients are the same. The kernel makes its own check, so the PyTorch code still runs.
     """
-    original = getattr(utils, PRIVATE_NAME)
-    setattr(utils, PRIVATE_NAME, lambda device: True)
+    modules = [sys.modules[name] for name in PLACES if name in sys.modules]
+    originals = [getattr(module, PRIVATE_NAME) for module in modules]
+    for module in modules:
+        setattr(module, PRIVATE_NAME, lambda device: True)
     try:
         yield
     finally:
-        setattr(utils, PRIVATE_NAME, original)
+        for module, original in zip(modules, originals, strict=True):
+            setattr(module, PRIVATE_NAME, original)

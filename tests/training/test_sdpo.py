@@ -160,7 +160,8 @@ def test_two_steps_from_end_to_end(stage_context, method):
     assert first.digest == second.digest == weights.digest(weights.load(str(first.folder))[0])
     assert first.digest != weights.digest(weights.load("tiny")[0])
     assert first.experiences == ("exp_1",)
-    assert first.metrics[0][1].keys() >= {"success", "distillation_loss", "policy_loss", "informed_tokens"}
+    figures = {"success", "distillation_loss", "policy_loss", "informed_tokens", "gap", "entropy", "informed_feedback"}
+    assert first.metrics[0][1].keys() >= figures
     kept = contexts[0].record.trajectories(arm="sdpo")
     assert first.trajectories == tuple(trajectory.id for trajectory in kept)
     assert not any(trajectory.shown or CANARY in trajectory.model_dump_json() for trajectory in kept)

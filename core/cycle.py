@@ -19,7 +19,7 @@ from tutelage.experience import IN_USE, Recaller
 from tutelage.measures import Student
 from tutelage.memory.trust import of_trajectory
 from tutelage.progress import Reporter
-from tutelage.training.base import StageContext, run_stage
+from tutelage.training.base import StageContext, run_stage, weights_of
 from tutelage.training.tracking import track
 from tutelage.types import Policy, Split, Task, Trajectory
 from tutelage.workspace import Workspace
@@ -153,13 +153,19 @@ def train(workspace: Workspace, cycle: int, report: Reporter, stages: Sequence[S
     """Run the stages that this cycle has no student of yet, each from the student before it.
 
     Raises:
-        ConfigError: no environment is trusted enough to train on.
+        ConfigError: no environment is trusted enough to train on, or a stage needs more memory than there is.
     """
     stages = workspace.config.stages if stages is None else stages
     left_out = [name for name in workspace.suite.names if name not in workspace.trained_on.names]
     if left_out:
         report.say(f"  not trained on, for it is not trusted enough: {', '.join(left_out)}")
     student = workspace.current_student()
+    left = [index for index in range(len(stages)) if workspace.record.get("stage", f"{cycle}/{index}") is None]
+    if left:
+        from tutelage.training.need import check
+
+        planned = workspace.config.model_copy(update={"stages": tuple(stages)})
+        check(planned, weights_of(student, workspace.folder), experience_trajectories(workspace), left)
     for index, stage in enumerate(stages):
         made = workspace.record.get("stage", f"{cycle}/{index}")
         if made is not None:

@@ -1,0 +1,63 @@
+"""How much memory this process may still take: of the GPU, or of the machine, its container and its own limits."""
+
+import os
+from pathlib import Path
+
+import torch
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Where the limits of the container are; both versions are understood."""
+
+
+def free() -> int:
+    """Bytes that can still be taken where the student is trained; a very large number where nothing is known."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return min(_machine(), _container(CGROUP), _own())
+
+
+def resident() -> int:
+    """Bytes of memory that this process takes now; 0 where it cannot be told."""
+    return _status("VmRSS")
+
+
+def _machine() -> int:
+    found = _table(Path("/proc/meminfo"))
+    if "MemAvailable" in found:
+        return found["MemAvailable"] * 1024
+    if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 2**62
+
+
+def _container(folder: Path) -> int:
+    """What the control group leaves, file pages that it would give up counted as free."""
+    for limit, usage, reclaimable in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        at, used = folder / limit, folder / usage
+        if at.is_file() and used.is_file() and (text := at.read_text().strip()).isdigit():
+            given_up = _table(at.with_name("memory.stat")).get(reclaimable, 0)
+            return max(0, int(text) - int(used.read_text()) + given_up)
+    return 2**62
+
+
+def _own() -> int:
+    """What a limit on the address space (``ulimit -v``) leaves."""
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return 2**62
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return 2**62 if limit == resource.RLIM_INFINITY else max(0, limit - _status("VmSize"))
+
+
+def _status(name: str) -> int:
+    return _table(Path("/proc/self/status")).get(name, 0) * 1024
+
+
+def _table(path: Path) -> dict[str, int]:
+    """Numbers by name, of a file with lines like ``name: 12 kB`` or ``name 12``."""
+    words = (line.replace(":", " ").split() for line in path.read_text().splitlines()) if path.is_file() else ()
+    return {line[0]: int(line[1]) for line in words if len(line) > 1 and line[1].isdigit()}

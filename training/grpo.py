@@ -49,7 +49,7 @@ def run(stage: GrpoConfig, context: StageContext) -> StageResult:
     trainer = make_trainer(stage, context, model, tokenizer, rollouts)
     figures = Figures(rollouts, context, stage.type)
     train(trainer, figures)
-    return finish(trainer, tokenizer, figures)
+    return finish(trainer, tokenizer, figures, experiences=tuple(rollouts.used))
 
 
 class EpisodeGRPOTrainer(GRPOTrainer):

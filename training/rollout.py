@@ -86,6 +86,9 @@ class Rollouts:
         self.figures: list[dict[str, float]] = []
         """One per batch of the whole stage, over all processes: success, reward, invalid_rate, turns, …"""
 
+        self.used: dict[str, None] = {}
+        """Ids of the experiences that episodes were shown, of all processes, in the order of first use."""
+
     @property
     def played(self) -> int:
         """How many batches the stage has had so far."""
@@ -107,6 +110,7 @@ class Rollouts:
         played = ranks.everyone(episodes)
         if self._curriculum is not None:
             self._curriculum.saw(item.trajectory for item in played if not item.broken)
+        self.used |= dict.fromkeys(shown.id for item in played for shown in item.trajectory.shown)
         self.batches.append(episodes)
         self.figures.append(figures(played, size) | {"rollout_seconds": time.monotonic() - started})
         return episodes
@@ -114,12 +118,18 @@ class Rollouts:
     def state(self) -> dict[str, Any]:
         """What `load` takes, as JSON; the episodes themselves are not in it."""
         curriculum = self._curriculum.state() if self._curriculum is not None else None
-        return {"batches": self.played, "figures": self.figures, "curriculum": curriculum}
+        return {
+            "batches": self.played,
+            "figures": self.figures,
+            "curriculum": curriculum,
+            "used": list(self.used),
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on behind the batches of `state`, as if they had been played here."""
         self._before, self.batches = int(state["batches"]), []
         self.figures = [dict(values) for values in state["figures"]]
+        self.used = dict.fromkeys(state["used"])
         if self._curriculum is not None:
             self._curriculum.load(state["curriculum"])
 

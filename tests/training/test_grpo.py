@@ -216,6 +216,7 @@ def test_two_steps_on_one_batch_of_rollouts(stage_context, monkeypatch):
     assert len(kept) == 12, "two batches for four steps"
     assert sum(trajectory.memory for trajectory in kept) == 6
     assert [values["grad_norm"] > 0 for _, values in result.metrics] == [True] * 4
+    assert result.experiences == ("exp_1",)
 
 
 class Down(Toy):

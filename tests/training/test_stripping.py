@@ -3,9 +3,13 @@
 import pytest
 import torch
 
-from tutelage.training import weights
+from tutelage.config import SdpoConfig
+from tutelage.experience import Recall
+from tutelage.training import sdpo, weights
+from tutelage.training.privileged import Privileged
+from tutelage.training.rollout import Rollouts
 from tutelage.training.stripping import rescored
-from tutelage.types import Tokens
+from tutelage.types import Shown, Tokens
 
 TURNS = (
     Tokens(prompt=(5, 6, 7, 8), sampled=(9, 10, 2), logprobs=(0.0, 0.0, 0.0)),
@@ -39,3 +43,29 @@ def test_with_an_adapter_it_is_the_adapted_model_that_scores():
     assert found == pytest.approx(expected(adapted, 1.0), abs=1e-5)
     with adapted.disable_adapter():
         assert found != pytest.approx(expected(adapted, 1.0), abs=1e-3)
+
+
+class Memory:
+    """Recalls one experience, of any task."""
+
+    def recall(self, task, goal, observation):
+        return Recall(shown=(Shown(id="exp_1", version=1, text="Mind the zebra."),))
+
+
+def test_sdpo_begins_at_ratio_one_where_experiences_were_stripped(stage_context):
+    model, tokenizer = weights.load("tiny")
+    context = stage_context(memory=Memory())
+    stage = SdpoConfig(batch_size=4, group_size=2, temperature=0.8, with_memory=0.5, withdraw=False)
+    rollouts = Rollouts(stage, context, tokenizer)
+    trainer = sdpo.make_trainer(stage, context, model, tokenizer, rollouts, Privileged(stage, None, tokenizer))
+    trainer.model.train()
+    rows = [trainer.train_dataset[index // 2] for index in range(4)]
+    inputs = trainer._prepare_training_batch(rows)
+    assert sum(episode.stripped for episode in rollouts.batches[0]) == 2
+    logits = trainer.logits_at(model, inputs["prompt_ids"], inputs["prompt_mask"], inputs["student_positions"])
+    now = logits.log_softmax(-1).gather(-1, inputs["completion_ids"][..., None])[..., 0]
+    old, mask = inputs["old_per_token_logps"], inputs["completion_mask"]
+    assert ((now - old) * mask).abs().max() < 1e-4
+    one = next(episode for episode in rollouts.batches[0] if episode.stripped)
+    played = [value for step in one.trajectory.steps for value in step.tokens.logprobs]
+    assert played != pytest.approx([value for turn in one.turns for value in turn.logprobs], abs=0.01)

@@ -319,19 +319,27 @@ class RolloutStageConfig(StageConfig):
     checkpoint_every: int = Field(4, ge=1)
     """Optimiser steps between checkpoints; after a kill the stage continues from the last one."""
     curriculum: Literal["order", "paced"] = "order"
-    """Which tasks rollouts are spent on: each in turn, or families by their pass rate p, by p^alpha (1 − p)^beta."""
+    """Which tasks rollouts are spent on: each in turn, or families by their pass rate p, by p^alpha (1 − p)^beta.
+    Ours is the plain order until a benchmark says otherwise."""
     paced_alpha: float = Field(1.0, ge=0)
+    """PACED's; ½ would rank families that always fail above those that are nearly mastered."""
     paced_beta: float = Field(1.0, ge=0)
+    """PACED's."""
     with_memory: float = Field(0.0, ge=0, le=1)
-    """Share of each group's episodes that are shown experiences; they are trained on as if they had not been."""
+    """Share of each group's episodes that are shown experiences; they are trained on as if they had not been. Ours is
+    off: the samples are then of another prompt than the one that is trained on. SKILL0 has 1."""
     withdraw: bool = True
-    """Whether what they are shown is withdrawn over the stage: all of it, then half, then nothing."""
+    """Whether what they are shown is withdrawn over the stage: all of it, then half, then nothing (SKILL0)."""
     alarms: AlarmsConfig = AlarmsConfig()
 
     @model_validator(mode="after")
     def _groups(self) -> "RolloutStageConfig":
         if self.batch_size % self.group_size:
             raise ValueError("group_size must divide batch_size")
+        if self.with_memory and not round(self.with_memory * self.group_size):
+            raise ValueError(
+                f"with_memory = {self.with_memory:g} is less than one episode in a group: raise it, or set 0"
+            )
         return self
 
 
@@ -340,14 +348,18 @@ class GrpoConfig(RolloutStageConfig):
     steps: int = Field(10, ge=1)
     learning_rate: float = Field(2e-6, gt=0)
     beta: float = Field(0.0, ge=0)
-    """Weight of the KL term to the stage's starting weights."""
+    """Weight of the KL term to the stage's starting weights. The paper's is 0.04; DAPO's, Dr. GRPO's and TRL's is 0,
+    which saves a model and a forward pass."""
     iterations: int = Field(1, ge=1)
-    """Optimiser steps on each batch of rollouts; beyond the first, the ratio to the sampling weights is clipped."""
-    clip: float = Field(0.2, gt=0)
+    """Optimiser steps on each batch of rollouts (1 in the paper's experiments too); beyond the first, the ratio to the
+    sampling weights is clipped."""
+    clip: float = Field(0.2, gt=0, lt=1)
+    """How far below 1 the ratio may go (DAPO's, as in PPO)."""
     clip_high: float = Field(0.28, gt=0)
-    """Upper clip of the ratio (DAPO's clip-higher)."""
+    """How far above 1 (DAPO's clip-higher, which keeps rare tokens alive; PPO's is 0.2)."""
     skip_equal: bool = True
-    """Whether a group whose episodes all earned the same is left out, its tokens counting nowhere."""
+    """Whether a group whose episodes all earned the same is left out, its tokens counting nowhere. DAPO's, but that no
+    further groups are sampled in its place."""
 
 
 class SdpoConfig(RolloutStageConfig):

@@ -9,7 +9,7 @@ policy did not sample, and those tokens are still attended to. Settings and depa
   token's estimate is weighted by the ratio (DeepSeek-V3.2, 2512.02556, TRL's default), which the paper's is not;
 * advantages are not divided by the group's deviation (Dr. GRPO, 2503.20783; TRL divides);
 * one optimiser step per batch of rollouts, so the ratio to the sampling policy is 1 and clipping idle; with more
-  (`iterations`, μ in the paper), the ratio is clipped to 1 − 0.2 and 1 + 0.28 (GRPO's and DAPO's values);
+  (`iterations`, μ in the paper), the ratio is clipped to 1 − 0.2 and 1 + 0.28 (DAPO's values);
 * a group whose episodes all earn the same has no advantage; it is left out (`skip_equal`), so that its tokens do not
   thin out the mean over the others. DAPO samples on until no group is like that; rollouts are too dear here;
 * the loss is computed over the rows and columns that carry it, which changes nothing but the time;

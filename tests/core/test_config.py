@@ -25,6 +25,7 @@ def test_shipped_configs_are_valid(path: Path, tmp_path: Path) -> None:
         ("stages=[{type='ppo'}]", "stages.0"),
         ("stages=[{type='grpo', batch_size=6}]", "group_size must divide batch_size"),
         ("stages=[{type='sft', batch_size=8, micro_batch_size=3}]", "micro_batch_size must divide"),
+        ("stages=[{type='grpo', with_memory=0.1}]", "less than one episode in a group"),
         ("student.method=qlora", "student.method"),
         ("nonsense", "key.sub=value"),
         ("seed.sub=1", "seed"),

@@ -86,8 +86,12 @@ def run(stage: StageConfig, context: StageContext) -> StageResult:
     folder = context.workspace / "students" / f"{context.number}.processes"
     shutil.rmtree(folder, ignore_errors=True)
     _prepare(folder, stage, context, count)
-    with _started(folder, count) as processes:
-        _watch(processes, folder, context)
+    try:
+        with started(folder, count) as processes:
+            _watch(processes, folder, context)
+    finally:
+        for rank in range(1, count):
+            shutil.rmtree(folder / str(rank), ignore_errors=True)  # the logs stay
     ended = [_done(folder, rank) for rank in range(count)]
     first = ended[0]
     if any(other is None or first is None or other.digest != first.digest for other in ended):
@@ -144,7 +148,7 @@ def _lend(workspace: Path, own: Path, without: Sequence[str]) -> None:
 
 
 @contextmanager
-def _started(folder: Path, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+def started(folder: Path, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """The processes; all are gone at the end, and what they started with them."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -206,7 +210,7 @@ def _watch(processes: Sequence[subprocess.Popen[bytes]], folder: Path, context: 
         for what, done, total in told.news():
             context.progress(what, done, total)
         if any(codes):
-            raise _failure(folder, codes)
+            raise failure(folder, codes)
         if None not in codes:
             return
         time.sleep(WATCHED_SECONDS)
@@ -240,18 +244,22 @@ def _done(folder: Path, rank: int) -> Done | None:
         return None
 
 
-def _failure(folder: Path, codes: Sequence[int | None]) -> TutelageError:
+def failure(folder: Path, codes: Sequence[int | None]) -> TutelageError:
     """Why the stage ended. One that was killed is to blame before those that then missed it."""
-    failed = [rank for rank, code in enumerate(codes) if code]
-    killed = [rank for rank in failed if (codes[rank] or 0) < 0]
-    said = {rank: done for rank in failed if (done := _done(folder, rank)) is not None}
-    rank = killed[0] if killed else min(failed, key=lambda rank: said[rank].at if rank in said else 0.0)
-    done, code = said.get(rank), codes[rank] or 0
-    if done is not None and done.meant_for_users:
-        return TutelageError(done.error)
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    why = f": {done.error}" if done is not None else ""
+    killed = {rank: code for rank, code in enumerate(codes) if code and code < 0}
+    said = {rank: done for rank in range(len(codes)) if (done := _done(folder, rank)) is not None and done.error}
+    if killed:
+        rank, code = next(iter(killed.items()))
+        how = f"was killed by {signal.Signals(-code).name}"
+    elif said:
+        rank = min(said, key=lambda rank: said[rank].at)
+        how = f"failed: {said[rank].error}"
+        if said[rank].meant_for_users:
+            return TutelageError(said[rank].error)
+    else:
+        rank, code = next((rank, code) for rank, code in enumerate(codes) if code)
+        how = f"ended with code {code}"
     return TutelageError(
-        f"process {rank + 1} of {len(codes)} {how}{why}; the others were ended, and no student was made. "
+        f"process {rank + 1} of {len(codes)} {how}; the others were ended, and no student was made. "
         f"What it said is in {folder / f'{rank}.log'}"
     )

@@ -43,7 +43,9 @@ def main(folder: Path) -> int:
         done = Done(error=str(error) if ours else line, meant_for_users=ours, at=time.monotonic())
     part = folder / f"{rank}.part"
     part.write_text(done.model_dump_json())
-    part.rename(folder / f"{rank}.json")
+    part.rename(
+        folder / f"{rank}.json"
+    )  # before the others can miss this one, so that they are not taken for the cause
     return 1 if done.error else 0
 
 
@@ -59,7 +61,6 @@ def run(order: Order, folder: Path, rank: int) -> StageResult:
         return run_stage(order.stage, _context(order, workspace, _progress(folder) if rank == 0 else no_progress))
     finally:
         workspace.close()
-        torch.distributed.destroy_process_group()
 
 
 def _context(order: Order, workspace: Workspace, progress: Progress) -> StageContext:

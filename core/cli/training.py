@@ -1,8 +1,19 @@
-"""Commands about training: what memory it needs."""
+"""Commands about training: what memory it needs, and the training set as files."""
 
-from typing import Any
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, load, opened
+
+
+class Format(StrEnum):
+    """File formats of training sets."""
+
+    PARQUET = "parquet"
+    JSONL = "jsonl"
 
 
 @app.command()
@@ -33,3 +44,25 @@ def need(config: ConfigOption = None, overrides: SetOption = None, as_json: Json
     emit_rows(rows, ("GiB", *columns), as_json=False, empty="no stages")
     longest = "the longest episodes so far" if trajectories else "episodes of student.max_length tokens"
     print(f"{gibibytes(there)} are free; reckoned with {longest}")
+
+
+@app.command("training-set")
+def training_set(
+    out: Annotated[Path, typer.Argument(help="New folder to write.")],
+    format: Annotated[Format, typer.Option(help="What `datasets` loads; parquet is smaller.")] = Format.PARQUET,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what students learn from as token rows with a manifest; nothing held out, forgotten or untrusted."""
+    from tutelage.training_set import export
+
+    with opened(config, overrides, remember=False) as workspace:
+        manifest = export(workspace, out, format.value)
+    if as_json:
+        emit_json(manifest)
+        return
+    for name, part in manifest["parts"].items():
+        left_out = ", ".join(f"{count} {why}" for why, count in part["left out"].items())
+        print(f"{name}: {part['rows']} rows" + (f"; left out: {left_out}" if left_out else ""))
+    print(f"written to {out}")

@@ -153,7 +153,8 @@ class Rollouts:
         seed, memory = self._context.seed * 1_000_003 + batch, self._memory(batch)
         shown = self._chosen(len(tasks), batch) if memory is not None else frozenset[int]()
         found: dict[int, Trajectory] = {}
-        for recaller, own in ((None, seed), (memory, stable_seed(seed, "with memory"))):
+        arms = [(None, seed), (memory, stable_seed(seed, "with memory"))]
+        for recaller, own in arms if memory is not None else arms[:1]:
             arm = [place for place in range(len(tasks)) if (place in shown) is (recaller is not None)]
             if places := [place for place in arm if place in mine]:
                 played = run_episodes(

@@ -53,7 +53,7 @@ def run(stage: SdpoConfig, context: StageContext) -> StageResult:
     rollouts = Rollouts(stage, context, tokenizer)
     privileged = Privileged(stage, context.memory, tokenizer, context.correct)
     trainer = make_trainer(stage, context, model, tokenizer, rollouts, privileged)
-    figures = Figures(rollouts, context, stage.type)
+    figures = Figures(rollouts, context, stage.type, {"privileged": privileged})
     train(trainer, figures)
     result = finish(trainer, tokenizer, figures, experiences=tuple(privileged.used))
     with context.record.transaction():

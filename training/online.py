@@ -99,6 +99,7 @@ def finish(
             figures.brakes.go_back(trainer)
         model = merged(trainer.accelerator.unwrap_model(trainer.model))
         model.config.use_cache = True  # the trainer turns it off
+    ranks.agree(lambda: weights.digest(model), "weights")
     digest = ranks.first(lambda: weights.save(model, tokenizer, context.folder))
     trained = figures.keep()
     ranks.first(lambda: shutil.rmtree(context.checkpoints, ignore_errors=True))

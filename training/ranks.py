@@ -48,6 +48,16 @@ def first(make: Callable[[], T]) -> T:
     return result
 
 
+def agree(value: Callable[[], object], what: str) -> None:
+    """See that all processes have the same `value`; one that is alone does not look.
+
+    Raises:
+        RuntimeError: they do not; `what` names it.
+    """
+    if count() > 1 and len(set(everyone([value()]))) > 1:
+        raise RuntimeError(f"the processes have different {what}")
+
+
 def place(items: Sequence[Any]) -> int:
     """Where this process's `items` begin among those of all processes."""
     lengths = everyone([len(items)])

@@ -18,7 +18,7 @@ from tutelage import distilling, evidence, gate, measure
 from tutelage.config import Config
 from tutelage.errors import ConfigError
 from tutelage.progress import Reporter
-from tutelage.training import tracking
+from tutelage.training import tracking, weights
 from tutelage.usage import BY_CYCLE
 from tutelage.workspace import Workspace
 
@@ -57,12 +57,14 @@ def run(workspace: Workspace, kind: str, report: Reporter) -> int:
         The number of the last cycle.
 
     Raises:
-        ConfigError: an unfinished cycle of another kind, or with other settings, is in the way.
-        MissingPart: the tracker that the settings name is not installed.
+        ConfigError: an unfinished cycle of another kind, or with other settings, is in the way; 4 bits without a GPU.
+        MissingPart: the tracker, or what quantises weights, is not installed.
         RecordError: the runs of the workspace are another tenant's.
     """
     workspace.record.claim()
     tracking.check(workspace.config.tracking)
+    if workspace.config.student.quantize != "none":
+        weights.quantization(workspace.config.student.quantize)
     cycles = workspace.record.items("loop")
     last = max((int(key) for key in cycles), default=0)
     unfinished = last > 0 and cycles[str(last)]["status"] != "finished"

@@ -11,7 +11,7 @@ from tutelage.environments.base import Environment
 from tutelage.experience import Experience, Recaller
 from tutelage.measures import Student
 from tutelage.registry import resolve
-from tutelage.training.weights import quiet
+from tutelage.training import weights
 from tutelage.types import Task, Trajectory
 
 if TYPE_CHECKING:
@@ -96,6 +96,15 @@ def weights_of(student: Student, workspace: Path) -> str:
     return str(folder) if folder.is_dir() else student.weights
 
 
+def load_start(context: StageContext) -> "weights.Loaded":
+    """The model that a stage trains, in float32 or as `student.quantize` says, and its tokenizer.
+
+    Raises:
+        ConfigError, MissingPart: as `weights.load` and `weights.quantization`.
+    """
+    return weights.load(context.start, quantization=weights.quantization(context.config.student.quantize))
+
+
 def lora(context: StageContext) -> Any:
     """The configured LoRA adapter as a `peft.LoraConfig`, or None for full fine-tuning."""
     student = context.config.student
@@ -123,5 +132,5 @@ def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
             return launch.run(stage, context)
     listed = STAGES if stage.type in STAGES else STAGES | {stage.type: stage.runs or stage.type}
     run: Callable[[StageConfig, StageContext], StageResult] = resolve(stage.type, listed, what="stage")
-    with quiet():
+    with weights.quiet():
         return run(stage, context)

@@ -25,7 +25,7 @@ from trl import DistillationTrainer
 
 from tutelage.config import DistillConfig
 from tutelage.training import weights
-from tutelage.training.base import StageContext, StageResult, lora
+from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
 from tutelage.training.rollout import Rollouts, flatten
 from tutelage.training.whitebox import WhiteBox, check_tokenizers, find_teacher, fit_vocabulary, tokenizer_digest
@@ -45,7 +45,7 @@ def run(stage: DistillConfig, context: StageContext) -> StageResult:
         MissingPart: weights are not here.
     """
     found = find_teacher(stage, context)
-    model, tokenizer = weights.load(context.start)
+    model, tokenizer = load_start(context)
     teacher, its_tokenizer = weights.load(found.weights, dtype=weights.compute_dtype(context.config.student.dtype))
     check_tokenizers(tokenizer, its_tokenizer, found.label)
     _keep_identity(found, teacher, its_tokenizer, context)

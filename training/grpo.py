@@ -30,8 +30,8 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
 from tutelage.config import GrpoConfig
-from tutelage.training import ranks, weights
-from tutelage.training.base import StageContext, StageResult, lora
+from tutelage.training import ranks
+from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
 from tutelage.training.rollout import Episode, Flat, Rollouts, flatten, varied
 
@@ -44,7 +44,7 @@ def run(stage: GrpoConfig, context: StageContext) -> StageResult:
     Raises:
         MissingPart: the starting weights are not here.
     """
-    model, tokenizer = weights.load(context.start)
+    model, tokenizer = load_start(context)
     rollouts = Rollouts(stage, context, tokenizer)
     trainer = make_trainer(stage, context, model, tokenizer, rollouts)
     figures = Figures(rollouts, context, stage.type)

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from tutelage.config import RolloutStageConfig
 from tutelage.training import ranks, weights
 from tutelage.training.base import StageContext, StageResult
 from tutelage.training.brakes import START
+from tutelage.training.policy import merged
 from tutelage.training.trl_adapter import label_positions_only
 from tutelage.training.watching import Figures
 from tutelage.types import Split, Task
@@ -111,8 +112,3 @@ def finish(
         experiences=tuple(experiences) if trained else (),
         metrics=[*start, *enumerate(figures.history, start=1)],
     )
-
-
-def merged(model: Any) -> PreTrainedModel:
-    """The model itself, or with its LoRA adapter merged into it."""
-    return model.merge_and_unload(adapter_names=["default"]) if hasattr(model, "merge_and_unload") else model

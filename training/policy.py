@@ -219,9 +219,25 @@ def generation_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedMod
     if base is model and model.dtype == dtype:
         return model
     # Not a deep copy: TRL puts a forward of its own on its model, and a copy of that would run the original.
-    made = type(base)(copy.deepcopy(base.config)).to(base.device, dtype).eval().requires_grad_(False)
+    config = copy.deepcopy(base.config)
+    if hasattr(config, "quantization_config"):  # the copy is not quantised, and saved it must not say so
+        del config.quantization_config
+    made = type(base)(config).to(base.device, dtype).eval().requires_grad_(False)
     copy_weights(model, made)
     return made
+
+
+def merged(model: Any) -> PreTrainedModel:
+    """The model itself, or with its LoRA adapter merged into it.
+
+    A 4-bit base is not merged into, which would round the adapter away: what was trained is its dequantised weights
+    with the adapter added, and that is what comes back, in float32.
+    """
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    if getattr(_plain(model), "is_loaded_in_4bit", False):
+        return generation_copy(model, torch.float32)
+    return model.merge_and_unload(adapter_names=["default"])
 
 
 @torch.no_grad()
@@ -243,12 +259,14 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]
     if base is model:
         yield from model.named_parameters()
         return
+    from peft.utils.integrations import dequantize_module_weight
+
     module: Any
     for name, module in base.named_modules():
         if hasattr(module, "get_delta_weight"):
             layer = module.get_base_layer()
             change = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
-            yield f"{name}.weight", layer.weight + change
+            yield f"{name}.weight", dequantize_module_weight(layer) + change
             if layer.bias is not None:
                 yield f"{name}.bias", layer.bias
         elif not any(part in name for part in (".base_layer", ".lora_")):

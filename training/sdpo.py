@@ -32,8 +32,9 @@ from transformers import PreTrainedTokenizerBase
 
 from tutelage.config import SdpoConfig
 from tutelage.corrections import keep
+from tutelage.errors import ConfigError
 from tutelage.training import weights
-from tutelage.training.base import StageContext, StageResult, lora
+from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
 from tutelage.training.privileged import Privileged
 from tutelage.training.rollout import Rollouts
@@ -48,8 +49,9 @@ def run(stage: SdpoConfig, context: StageContext) -> StageResult:
 
     Raises:
         MissingPart: the starting weights are not here.
+        ConfigError: as `make_trainer`.
     """
-    model, tokenizer = weights.load(context.start)
+    model, tokenizer = load_start(context)
     rollouts = Rollouts(stage, context, tokenizer)
     privileged = Privileged(stage, context.memory, tokenizer, context.correct)
     trainer = make_trainer(stage, context, model, tokenizer, rollouts, privileged)
@@ -70,7 +72,13 @@ def make_trainer(
     rollouts: Rollouts,
     privileged: Privileged,
 ) -> EpisodeSDPOTrainer:
-    """TRL's trainer over `rollouts`, re-scored under `privileged`."""
+    """TRL's trainer over `rollouts`, re-scored under `privileged`.
+
+    Raises:
+        ConfigError: the student has fewer tokens than `top_k`.
+    """
+    if stage.top_k > model.config.vocab_size:
+        raise ConfigError(f"sdpo: top_k = {stage.top_k} is more than the student's {model.config.vocab_size} tokens")
 
     def rollout(rows: Sequence[dict[str, Any]], trainer: Any) -> list[ScoredEpisode]:
         tasks = [task_of(row["prompt"]) for row in rows]

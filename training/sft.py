@@ -21,8 +21,9 @@ from trl import SFTTrainer
 from tutelage.config import SftConfig
 from tutelage.errors import TutelageError
 from tutelage.training import ranks, weights
-from tutelage.training.base import StageContext, StageResult, lora
+from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.chat import ChatEncoder
+from tutelage.training.policy import merged
 from tutelage.training.samples import row_order, sft_rows
 from tutelage.training.trl_adapter import label_positions_only
 
@@ -36,7 +37,7 @@ def run(stage: SftConfig, context: StageContext) -> StageResult:
         TutelageError: there is nothing to learn from.
         MissingPart: the starting weights are not here.
     """
-    model, tokenizer = weights.load(context.start)
+    model, tokenizer = load_start(context)
     corrections = context.corrections if stage.corrections else ()
     rows = sft_rows(context.trajectories, ChatEncoder(tokenizer), context.config.student.max_length, corrections)
     if not len(rows.dataset):
@@ -156,7 +157,7 @@ def _save(model: Any, tokenizer: PreTrainedTokenizerBase, context: StageContext)
     if hasattr(model, "merge_and_unload"):
         beside["adapter"] = context.checkpoints / "adapter"
         model.save_pretrained(beside["adapter"], save_embedding_layers=False)
-        model = model.merge_and_unload()
+        model = merged(model)
     model.config.use_cache = True  # the trainer turns it off
     digest = weights.save(model, tokenizer, context.folder, beside=beside)
     shutil.rmtree(context.checkpoints, ignore_errors=True)

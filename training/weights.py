@@ -16,11 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.errors import MissingPart
+from tutelage.errors import ConfigError, MissingPart
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
@@ -68,12 +68,15 @@ def ensure(name: str) -> Path:
     return _from_hub(name)
 
 
-def load(name: str, *, dtype: "torch.dtype | str" = "float32") -> "Loaded":
+def load(
+    name: str, *, dtype: "torch.dtype | str" = "float32", quantization: "BitsAndBytesConfig | None" = None
+) -> "Loaded":
     """Model (in evaluation mode) and tokenizer.
 
     Args:
         name: as for `ensure`.
         dtype: of the weights; a torch dtype or its name.
+        quantization: of the linear layers, from `quantization`; the other weights keep `dtype`.
 
     Raises:
         MissingPart: the weights, or the libraries that read them, are not here.
@@ -85,8 +88,44 @@ def load(name: str, *, dtype: "torch.dtype | str" = "float32") -> "Loaded":
 
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, quantization_config=quantization
+        )
     return model.eval(), tokenizer
+
+
+def quantization(setting: str) -> "BitsAndBytesConfig | None":
+    """How the weights of a student that is trained are kept; None as they are.
+
+    ``4bit`` is QLoRA's (2305.14314): NF4 with doubly quantised scales, computing in bfloat16.
+
+    Raises:
+        ConfigError: there is no GPU. On a processor bitsandbytes repacks weights at their first inference, which then
+            neither pass gradients on nor dequantise to what they were.
+        MissingPart: bitsandbytes is not installed.
+    """
+    if setting == "none":
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError('student.quantize = "4bit" needs a GPU and there is none: set it to "none"')
+    if find_spec("bitsandbytes") is None:
+        raise MissingPart('student.quantize = "4bit" needs bitsandbytes: pip install bitsandbytes')
+    return nf4()
+
+
+def nf4() -> "BitsAndBytesConfig":
+    """The 4 bits of QLoRA."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":

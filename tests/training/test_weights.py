@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
-from tutelage.errors import MissingPart
-from tutelage.training import weights
+from tutelage.errors import ConfigError, MissingPart
+from tutelage.training import policy, weights
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +81,25 @@ def test_smollm2_is_saved_as_plain_tensors() -> None:
 def test_compute_dtype(setting: str, dtype: torch.dtype) -> None:
     assert weights.compute_dtype(setting) is dtype
     assert weights.compute_dtype("auto") in (torch.float32, torch.bfloat16)
+
+
+def test_four_bits_without_a_gpu_are_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match='needs a GPU and there is none: set it to "none"'):
+        weights.quantization("4bit")
+    assert weights.quantization("none") is None
+    four = weights.nf4()
+    assert (four.bnb_4bit_quant_type, four.bnb_4bit_compute_dtype) == ("nf4", torch.bfloat16)
+
+
+def test_an_adapter_is_merged_as_peft_merges_it() -> None:
+    """What 4-bit weights go through as well, with their weights dequantised first."""
+    model, _ = weights.load("tiny")
+    adapted: Any = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(len(name)))
+    copied = policy.generation_copy(adapted, torch.float32)
+    whole = policy.merged(adapted)
+    for name, parameter in whole.named_parameters():
+        torch.testing.assert_close(dict(copied.named_parameters())[name], parameter)

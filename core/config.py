@@ -363,38 +363,55 @@ class GrpoConfig(RolloutStageConfig):
 
 
 class SdpoConfig(RolloutStageConfig):
+    """Where a default is the paper's, that is 2601.20802; `training.sdpo` says more."""
+
     type: Literal["sdpo"] = "sdpo"
     steps: int = Field(10, ge=1)
     learning_rate: float = Field(2e-6, gt=0)
+    """Ours, between the paper's 1e-6 with feedback and 1e-5 without."""
     experiences: bool = True
-    """Whether the self-teacher is shown what memory recalls for the episode."""
+    """Whether the self-teacher is shown what memory recalls for the episode; ours, after Skill-SD and SDAR."""
     feedback: bool = True
-    """Whether it is told what each action led to."""
+    """Whether it is told what each action led to; the paper does so only where there is no sibling."""
     sibling: bool = True
-    """Whether it is shown the actions of a successful episode of the same task."""
+    """Whether it is shown the actions of a successful episode of the same task; the paper's."""
     corrections: bool = False
     """Whether the teacher is asked what was wrong in the stage's own rollouts, at one state of each at most, and the
-    self-teacher is told its words."""
+    self-teacher is told its words; off, as it costs calls."""
     top_k: int = Field(20, ge=1)
-    """Support of the divergence: the student's top-k tokens."""
+    """Support of the divergence: the student's top-k tokens; the paper's with feedback (100 without)."""
     tail: bool = True
-    """Whether the rest of the distribution counts as one more token; without it, mass can flee from the support."""
+    """Whether the rest of the distribution counts as one more token (the paper's); without it, mass can flee from the
+    support."""
     alpha: float = Field(0.5, ge=0, le=1)
-    """0 forward KL, 1 reverse KL, between them generalised Jensen–Shannon."""
+    """0 forward KL, 1 reverse KL, between them generalised Jensen–Shannon; the paper's without feedback (1 with)."""
     clip: float = Field(2.0, gt=1)
-    """Highest ratio to the sampling weights that a token's loss is multiplied by."""
+    """Highest ratio to the sampling weights that a token's loss is multiplied by; the paper's."""
     tokens: Literal["turn", "action"] = "turn"
-    """Which of a turn's tokens are distilled: all of them, or those of the action without the thought before it."""
+    """Which of a turn's tokens are distilled: all of them (the paper's), or those of the action without the thought
+    before it."""
     gate: Literal["none", "failures", "sigmoid"] = "none"
-    """Which tokens are distilled: all, those of failed episodes (SRPO), or each by a sigmoid of the gap (SDAR)."""
+    """Which tokens are distilled: all (the paper's), those of failed episodes while the others learn by GRPO's loss
+    (SRPO), or each by a sigmoid of the gap (SDAR)."""
     gate_slope: float = Field(5.0, gt=0)
-    """Slope of the sigmoid."""
+    """Slope of the sigmoid; SDAR's."""
     teacher: Literal["ema", "live", "start"] = "ema"
-    """The self-teacher's weights: a moving average of the student's, the student's own, or those it began with."""
+    """The self-teacher's weights: a moving average of the student's (the paper's), the student's own, or those it
+    began with. `live` needs no second model; nor do any with an adapter."""
     teacher_rate: float = Field(0.05, gt=0, le=1)
-    """Update rate of the moving average."""
+    """Update rate of the moving average; the paper's."""
     distillation_weight: float = Field(0.5, gt=0, le=1)
-    """1 is self-distillation alone; below that the rest of the loss is GRPO's."""
+    """1 is self-distillation alone; below that the rest of the loss is GRPO's. Ours: the paper's hybrid, for weak
+    students, gives GRPO 0.9."""
+
+    @model_validator(mode="after")
+    def _told(self) -> "SdpoConfig":
+        if not (self.experiences or self.feedback or self.sibling or self.corrections):
+            raise ValueError(
+                "without experiences, feedback, sibling and corrections the self-teacher knows what the student knows: "
+                "switch one on, or use a grpo stage"
+            )
+        return self
 
 
 class DistillConfig(RolloutStageConfig):

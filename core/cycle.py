@@ -19,6 +19,7 @@ from tutelage.experience import IN_USE, Recaller
 from tutelage.measures import Student
 from tutelage.memory.trust import of_trajectory
 from tutelage.progress import Reporter
+from tutelage.results import AlarmDoc, load
 from tutelage.training.base import StageContext, run_stage, weights_of
 from tutelage.training.tracking import track
 from tutelage.types import Policy, Split, Task, Trajectory
@@ -199,6 +200,9 @@ def _train_stage(
         correct=Asker(workspace),
     )
     result = run_stage(stage, context)
+    for alarm in load(record, AlarmDoc, cycle):
+        if alarm.student == number:
+            report.say(f"  {alarm.text}")
     new = Student(
         number=number,
         stage=name,

@@ -17,7 +17,7 @@ from tutelage import __version__, plots, results
 from tutelage.absorption import MEASUREMENT, restorations
 from tutelage.experience import Experience, Kind
 from tutelage.measures import Measurement, Student
-from tutelage.results import ComparisonDoc, CycleDoc, EvaluationDoc, GateDoc
+from tutelage.results import AlarmDoc, ComparisonDoc, CycleDoc, EvaluationDoc, GateDoc
 from tutelage.types import Split, Trajectory, now
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def _view(record: "Record") -> dict[str, Any]:
         "latest": cycles[0] if cycles else None,
         "labels": _labels(students, trajectories),
         "runs": _runs(record),
+        "alarms": results.load(record, AlarmDoc),
         "experiences": shown,
         "experience_ids": {item.id for item in shown},
         "experience_counts": Counter(f"{item.status} {item.kind}" for item in experiences),

@@ -1,7 +1,7 @@
 """What a cycle found out, as small documents in the record, and as a table for people and programs."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tutelage.measures import Arm, Comparison, Rate
 from tutelage.types import Frozen, Split
@@ -76,19 +76,41 @@ class CycleDoc(Frozen):
     """Wall-clock time by step of the cycle."""
 
 
-Doc = TypeVar("Doc", EvaluationDoc, ComparisonDoc, GateDoc, CycleDoc)
+class AlarmDoc(Frozen):
+    """Why a training stage did not go on as it did, and what was done about it."""
+
+    cycle: int
+    stage: str
+    student: int
+    """Number of the student that the stage makes."""
+    step: int
+    """Optimiser step after which the alarm was raised."""
+    alarm: str
+    action: Literal["stop", "restore"]
+    good: int
+    """Step after which the last good weights were reached; 0: the stage's starting weights."""
+    text: str
+    """All of it in one line."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}/{self.student}/{self.step}"
+
+
+Doc = TypeVar("Doc", EvaluationDoc, ComparisonDoc, GateDoc, CycleDoc, AlarmDoc)
 
 KINDS: dict[type[Frozen], str] = {
     EvaluationDoc: "evaluation",
     ComparisonDoc: "comparison",
     GateDoc: "gate",
     CycleDoc: "summary",  # a document named `cycle` is the loop's own, on how far it is
+    AlarmDoc: "alarm",
 }
 
 
-def save(record: "Record", doc: EvaluationDoc | ComparisonDoc | GateDoc | CycleDoc) -> bool:
+def save(record: "Record", doc: EvaluationDoc | ComparisonDoc | GateDoc | CycleDoc | AlarmDoc) -> bool:
     """Put the document under its cycle and name; False if exactly this is there already."""
-    key = f"{doc.cycle}/{doc.name}" if isinstance(doc, EvaluationDoc | ComparisonDoc) else str(doc.cycle)
+    key = f"{doc.cycle}/{doc.name}" if isinstance(doc, EvaluationDoc | ComparisonDoc | AlarmDoc) else str(doc.cycle)
     return record.put(KINDS[type(doc)], key, doc.model_dump(mode="json"))
 
 

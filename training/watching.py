@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from torch.nn.utils import get_total_norm
 from transformers import Trainer, TrainerCallback
 
+from tutelage.results import AlarmDoc, save
 from tutelage.training import checkpoints, ranks
 from tutelage.training.alarms import Alarm, Watch
 from tutelage.training.base import StageContext
@@ -27,7 +28,6 @@ KEPT = {
     "loss": "loss",
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
-    "entropy": "entropy",
     "kl": "kl",
     "self_distillation/policy_loss": "policy_loss",
     "self_distillation/distillation_loss": "distillation_loss",
@@ -35,8 +35,6 @@ KEPT = {
     "self_distillation/gap": "gap",
 }
 """TRL's names of the figures that are kept → ours."""
-ALARM = "alarm"
-"""Kind of the record's documents about alarms; their key is ``CYCLE/STAGE/STUDENT/STEP``."""
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -167,7 +165,7 @@ class Figures(TrainerCallback):
             values = dict(self.rollouts.figures[-1]) | values
             values["train_seconds"] -= values["rollout_seconds"]
             batch = self.rollouts.batches[-1]
-            values |= {name: value for name, value in _entropies(batch).items() if name not in values}
+            values |= _entropies(batch)
             if "kl" not in values and self.stage.alarms.kl.action != "off":
                 model = self.trainer.accelerator.unwrap_model(self.trainer.model)
                 found = drift(batch, self.stage.group_size, self.context, model, self.stage.temperature)
@@ -187,18 +185,18 @@ class Figures(TrainerCallback):
         after = "the starting weights" if self.brakes.good == START else f"the weights after step {self.brakes.good}"
         done = f"went back to {after}" if again else f"stopped with {after}"
         text = f"{self.what} step {step}: {alarm.why}: {done}"
-        body = {
-            "stage": self.what,
-            "student": self.context.number,
-            "step": step,
-            "alarm": alarm.name,
-            "action": "restore" if again else "stop",
-            "good": self.brakes.good,
-            "text": text,
-        }
-        key = f"{self.context.cycle}/{self.what}/{self.context.number}/{step}"
         if ranks.rank() == 0:
-            self.context.record.put(ALARM, key, body)
+            event = AlarmDoc(
+                cycle=self.context.cycle,
+                stage=self.what,
+                student=self.context.number,
+                step=step,
+                alarm=alarm.name,
+                action="restore" if again else "stop",
+                good=self.brakes.good,
+                text=text,
+            )
+            save(self.context.record, event)
         self._learnt = {at: batch for at, batch in self._learnt.items() if at <= self.brakes.good}
         if again:
             self._restored += 1
@@ -289,7 +287,8 @@ class Figures(TrainerCallback):
 def _entropies(batch: list[Episode]) -> dict[str, float]:
     """Mean of −log p per sampled token, which estimates the entropy: of all episodes, and of those that failed.
 
-    The alarm looks at the second: who knows a task by heart has no entropy left in it, and has not collapsed.
+    The alarm looks at the second: who knows a task by heart has no entropy left in it, and has not collapsed. TRL's own
+    figure is of what carries loss, which may be nothing.
     """
     found: dict[str, list[float]] = {"entropy": [], "entropy_failed": []}
     for episode in batch:

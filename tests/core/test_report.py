@@ -20,7 +20,7 @@ from tutelage.experience import Experience, Guardrail, Skill, Source, Status, St
 from tutelage.measures import FamilyHoldings, Holdings, Measurement, Move, Student
 from tutelage.record import Record
 from tutelage.report import MOST_TRAJECTORIES, choose, write_report
-from tutelage.results import ComparisonDoc, CycleDoc, EvaluationDoc, GateDoc
+from tutelage.results import AlarmDoc, ComparisonDoc, CycleDoc, EvaluationDoc, GateDoc
 from tutelage.types import Cause, Diagnosis, Ending, Shown, Split, Step, Task, Trajectory, Verdict
 
 FAMILIES = ("click-button", "enter-text", "login-user", "use-spinner")
@@ -124,6 +124,8 @@ def fill(record: Record) -> None:
         for step in range(20):
             loss = 3 * 0.8**step + rng.random() / 5
             record.add_metrics(run, step, {"loss": loss, "reward": step / 20, "grad_norm": 1 + rng.random()})
+    alarm = {"cycle": 1, "stage": "grpo", "student": 2, "step": 6, "alarm": "kl", "action": "stop", "good": 4}
+    results.save(record, AlarmDoc(**alarm, text="grpo step 6: KL <b>2</b>: stopped with the weights after step 4"))
     record.put(
         "usage",
         "teacher",
@@ -320,6 +322,11 @@ def test_table_shows_what_was_measured(page: Page, record: Record) -> None:
     assert page.locator("svg[aria-label='Success per arm'] .arm").count() == 8
     assert "Scripted demonstrators, not models: expert/miniwob (scripted)." in page.inner_text("header")
     assert "student@3 was promoted" in page.inner_text("header")
+
+
+def test_alarms_are_told(page: Page) -> None:
+    told = "Alarm in cycle 1: grpo step 6: KL <b>2</b>: stopped with the weights after step 4."
+    assert told in page.locator("#training ~ p").all_inner_texts()
 
 
 def test_memory_says_what_it_does_what_the_weights_hold_and_what_came_back(page: Page) -> None:

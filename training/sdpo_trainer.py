@@ -4,7 +4,7 @@ TRL's `SDPOTrainer` scores one completion behind one prompt, with privileged tex
 Here the student's sequence is the episode as it was sampled, and the self-teacher's is the same sampled
 tokens with privileged text in the observations before them. `completion_ids` hold the sampled tokens only,
 so that TRL's divergences, clipping and blend with GRPO work unchanged; two position tables name the place
-in each sequence whose logits predict each of them. Four names are overridden (`OVERRIDDEN`), one callable
+in each sequence whose logits predict each of them. Five names are overridden (`OVERRIDDEN`), one callable
 (`teacher_context_builder`) and one callback (`AdapterAverage`) are replaced; a contract test watches them.
 
 The loss of one token is TRL's divergence between student and self-teacher on the student's top-k tokens,
@@ -31,6 +31,7 @@ __all__ = ["EpisodeSDPOTrainer", "Rollout", "SDPOConfig", "SDPOTrainer", "Scored
 OVERRIDDEN = (
     "sample_rollouts",
     "_compute_teacher_student_logits",
+    "_compute_policy_loss",
     "_compute_self_distillation_loss",
     "_setup_teacher_model",
 )
@@ -135,6 +136,8 @@ class EpisodeSDPOTrainer(SDPOTrainer):
         sampled = [episode.sampled for episode in self.episodes]
         logprobs = [[value for turn in episode.turns for value in turn.logprobs] for episode in self.episodes]
         counts = [[int(e.counts)] * len(tokens) for e, tokens in zip(self.episodes, sampled, strict=True)]
+        mine = torch.tensor(float(sum(map(sum, counts))), device=self.accelerator.device)
+        self.tokens_per_pass = self.accelerator.gather(mine).mean().clamp(min=1) / self.args.gradient_accumulation_steps
         return {
             **self._sequences("prompt_ids", "prompt_mask", [ids for ids, _ in views]),
             "student_positions": self._padded([positions for _, positions in views]),
@@ -201,6 +204,14 @@ class EpisodeSDPOTrainer(SDPOTrainer):
             student_logits=student,
             teacher_logits=teacher,
         )
+
+    def _compute_policy_loss(self, inputs: dict[str, torch.Tensor], student_logits: torch.Tensor) -> torch.Tensor:
+        """TRL's mean is over the tokens of one forward pass; here it is over those of the batch, as in its GRPO."""
+        loss = super()._compute_policy_loss(inputs, student_logits)
+        loss = loss * inputs["completion_mask"].sum() / self.tokens_per_pass
+        log = self._metrics["train" if self.model.training else "eval"]["self_distillation/policy_loss"]
+        log[-1] = self.accelerator.gather(loss.detach()).mean().item()
+        return loss
 
     def _compute_self_distillation_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], distillation_logits: DistillationLogits

@@ -33,7 +33,6 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.config import SdpoConfig
 from tutelage.corrections import keep
 from tutelage.errors import ConfigError
-from tutelage.errors import ConfigError
 from tutelage.training import weights
 from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
@@ -78,8 +77,9 @@ def make_trainer(
     Raises:
         ConfigError: the student has fewer tokens than `top_k`.
     """
-    if stage.top_k > model.config.vocab_size:
-        raise ConfigError(f"sdpo: top_k = {stage.top_k} is more than the student's {model.config.vocab_size} tokens")
+    tokens = model.config.get_text_config().vocab_size
+    if stage.top_k > tokens:
+        raise ConfigError(f"sdpo: top_k = {stage.top_k} is more than the student's {tokens} tokens")
 
     def rollout(rows: Sequence[dict[str, Any]], trainer: Any) -> list[ScoredEpisode]:
         tasks = [task_of(row["prompt"]) for row in rows]

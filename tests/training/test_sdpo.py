@@ -4,14 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tutelage.config import SdpoConfig
 from tutelage.corrections import CORRECTION, Correction
+from tutelage.errors import ConfigError
 from tutelage.experience import Recall
 from tutelage.training import sdpo, weights
 from tutelage.training.base import run_stage
 from tutelage.training.rollout import Rollouts
-from tutelage.training.sdpo_trainer import OVERRIDDEN, EpisodeSDPOTrainer, layout
+from tutelage.training.sdpo_trainer import OVERRIDDEN, AdapterAverage, EpisodeSDPOTrainer, layout
 from tutelage.types import Ending, Shown
 
 CANARY = "zebra quartz"
@@ -167,5 +169,14 @@ def test_two_steps_from_end_to_end(stage_context, method):
     assert not any(trajectory.shown or CANARY in trajectory.model_dump_json() for trajectory in kept)
 
 
+def test_what_teaches_nothing_is_refused(stage_context):
+    with pytest.raises(ValidationError, match="knows what the student knows"):
+        SdpoConfig(experiences=False, feedback=False, sibling=False)
+    assert SdpoConfig(experiences=False, feedback=False, sibling=False, corrections=True)
+    with pytest.raises(ConfigError, match="top_k = 5000 is more than the student's 4096 tokens"):
+        run_stage(STAGE.model_copy(update={"top_k": 5000}), stage_context())
+
+
 def test_overridden_names_exist_in_trl():
     assert all(callable(getattr(EpisodeSDPOTrainer.__base__, name)) for name in OVERRIDDEN)
+    assert callable(AdapterAverage.__base__._initialize_teacher_adapter)

@@ -18,19 +18,19 @@ Adding the stage took this file, its settings class and its line in `training.ba
 from collections.abc import Sequence
 from typing import Any
 
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DistillationConfig as TrlConfig
 from trl import DistillationTrainer
+from trl.trainer.utils import RepeatSampler
 
 from tutelage.config import DistillConfig
-from tutelage.training import weights
+from tutelage.training import ranks, weights
 from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
 from tutelage.training.rollout import Rollouts, flatten
 from tutelage.training.whitebox import WhiteBox, check_tokenizers, find_teacher, fit_vocabulary, tokenizer_digest
 
-OVERRIDDEN = ("_generate",)
+OVERRIDDEN = ("_generate", "_get_train_sampler")
 REWARDS_ONLY = ("num_generations", "scale_rewards")
 """Settings of the stages that learn from rewards."""
 TEACHER = "white_box_teacher"
@@ -54,15 +54,28 @@ def run(stage: DistillConfig, context: StageContext) -> StageResult:
     trainer = make_trainer(stage, context, model, tokenizer, rollouts, teacher)
     figures = Figures(rollouts, context, stage.type)
     train(trainer, figures)
-    return finish(trainer, tokenizer, figures)
+    return finish(trainer, tokenizer, figures, experiences=tuple(rollouts.used))
 
 
 class EpisodeDistillationTrainer(DistillationTrainer):
     """`DistillationTrainer` whose completions are episodes from `rollouts`."""
 
-    def __init__(self, *, rollouts: Rollouts, **kwargs: Any) -> None:
-        self.rollouts = rollouts
+    def __init__(self, *, rollouts: Rollouts, group_size: int, **kwargs: Any) -> None:
+        self.rollouts, self.group_size = rollouts, group_size
         super().__init__(**kwargs)
+
+    def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
+        """Rows are groups here, as for the trainers that compare their members; each comes `group_size` times."""
+        args = self.args
+        episodes = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
+        return RepeatSampler(
+            data_source=self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.group_size,
+            batch_size=episodes // self.group_size,
+            repeat_count=args.gradient_accumulation_steps,
+            shuffle=False,
+            seed=args.seed,
+        )
 
     def _generate(
         self, prompts: Sequence[Any]
@@ -91,19 +104,14 @@ def make_trainer(
     shared = {name: value for name, value in settings(stage, context).items() if name not in REWARDS_ONLY}
     return EpisodeDistillationTrainer(
         rollouts=rollouts,
+        group_size=stage.group_size,
         model=model,
         teacher_model=teacher,
         args=TrlConfig(beta=stage.alpha, **shared),
-        train_dataset=_rows(stage, context),
+        train_dataset=task_rows(stage, context.tasks),
         processing_class=tokenizer,
         peft_config=lora(context),
     )
-
-
-def _rows(stage: DistillConfig, context: StageContext) -> Dataset:
-    """One row per episode; TRL repeats the rows of a group for the stages that compare its members, not here."""
-    groups = task_rows(stage, context.tasks)
-    return groups.select([row for row in range(len(groups)) for _ in range(stage.group_size)])
 
 
 def _keep_identity(
@@ -118,4 +126,4 @@ def _keep_identity(
         "tokenizer": tokenizer_digest(tokenizer),
         "fine_tuned_on": dict(found.makers),
     }
-    context.record.put(TEACHER, f"{context.cycle}/{context.number}", body)
+    ranks.first(lambda: context.record.put(TEACHER, f"{context.cycle}/{context.number}", body))

@@ -93,6 +93,25 @@ def test_loss_and_gradient_equal_plain_pytorch(stage_context, alpha):
     assert (mine - its).abs().max() < 1e-5
 
 
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+def test_a_killed_stage_goes_on_to_the_same_student(stage_context, teacher):
+    stage = STAGE.model_copy(update={"steps": 3, "group_size": 2, "teacher": teacher, "checkpoint_every": 1})
+    whole, broken = (stage_context(folder) for folder in "ab")
+
+    def kill(what, done, total):
+        if done == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_stage(stage, replace(broken, progress=kill))
+    assert not broken.folder.exists()
+    assert run_stage(stage, broken).digest == run_stage(stage, whole).digest
+    assert len(broken.record.trajectories(arm="distill")) == 12
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_two_steps_from_end_to_end(stage_context, teacher, method):
     stage = STAGE.model_copy(update={"group_size": 2, "teacher": teacher})

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import chain
+from typing import ClassVar
 
 import pytest
 
@@ -136,6 +137,27 @@ class Memory:
 
 def with_memory(context):
     return replace(context, memory=Memory(), experiences=[SKILL, RULE])
+
+
+class Counted(Toy):
+    """Notes every task that it is given."""
+
+    begun: ClassVar[list] = []
+
+    def start(self, task):
+        self.begun.append(task)
+        return super().start(task)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_every_episode_is_played_once(stage_context, tiny, share):
+    model, tokenizer = tiny
+    context = replace(with_memory(stage_context()), make_environment=lambda _: Counted())
+    Counted.begun.clear()
+    stage = STAGE.model_copy(update={"with_memory": share})
+    episodes = Rollouts(stage, context, tokenizer)(tasks_of_a_batch(context), model)
+    assert sorted(task.id for task in Counted.begun) == sorted(item.trajectory.task.id for item in episodes)
+    assert sum(item.stripped for item in episodes) == share * len(episodes)
 
 
 def test_some_of_each_group_are_shown_experiences_and_trained_on_without(stage_context, tiny):

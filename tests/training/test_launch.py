@@ -23,6 +23,8 @@ from tutelage.types import Split, Trajectory
 from tutelage.workspace import Workspace
 
 HERE = Path(__file__).parent
+ESTIMATES = {"kl", "entropy", "entropy_failed"}
+"""Figures that are means of each process's own means, or of other episodes of a group."""
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +112,7 @@ def test_two_processes_make_what_one_makes(workspace) -> None:
         assert moved > 1e-4, f"{stage.type} has learnt nothing"
         assert far < moved / 100, f"{stage.type}: {far} apart after moving by {moved}"
         figures = [dict(result.metrics)[number] for result in (one, two)]
-        for name in (name for name in figures[0] if "second" not in name):
+        for name in (name for name in figures[0] if "second" not in name and name not in ESTIMATES):
             assert figures[1][name] == pytest.approx(figures[0][name], rel=1e-3, abs=1e-5), f"{stage.type}: {name}"
         if stage.type != "sft":
             ours, theirs = (actions(space.record.trajectories(arm=stage.type)) for space in (alone, both))
@@ -120,19 +122,13 @@ def test_two_processes_make_what_one_makes(workspace) -> None:
     assert told.count(("grpo", 2, 2)) == 2, "the first process's progress is told here"
 
 
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
-        ("killed", "process 2 of 2 was killed by SIGKILL; the others were ended, and no student was made"),
-        ("refused", "nothing to learn"),
-    ],
-)
-def test_one_that_fails_ends_all_with_one_clear_error(workspace, how: str, said: str) -> None:
-    from together import Failing
+def test_one_that_is_killed_ends_all_with_one_clear_error(workspace) -> None:
+    from together import Killed
 
     space, told = workspace("a", 2), []
-    with pytest.raises(TutelageError, match=f"^{re.escape(said)}") as raised:
-        run_stage(Failing(how=how), context_of(space, told))
+    said = "^process 2 of 2 was killed by SIGKILL; the others were ended, and no student was made"
+    with pytest.raises(TutelageError, match=said) as raised:
+        run_stage(Killed(), context_of(space, told))
     assert "\n" not in str(raised.value)
     assert told == [("waiting", 1, 2)]
     logs = list((space.folder / "students" / "1.processes").glob("?.log"))
@@ -151,6 +147,8 @@ def test_the_first_to_fail_is_to_blame(tmp_path: Path) -> None:
     left(1, error="ValueError: it broke", at=1.0)
     assert str(failure(tmp_path, [1, None])).startswith("process 2 of 2 failed: ValueError: it broke; the others")
     assert str(failure(tmp_path, [1, -9])).startswith("process 2 of 2 was killed by SIGKILL; the others")
+    left(1, error="nothing to learn", meant_for_users=True, at=1.0)
+    assert str(failure(tmp_path, [1, 1])) == "nothing to learn"
     left(0)
     left(1)
     assert str(failure(tmp_path, [0, 3])).startswith("process 2 of 2 ended with code 3; the others")

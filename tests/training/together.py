@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from tutelage.config import DistillConfig, GrpoConfig, SdpoConfig, SftConfig, StageConfig
 from tutelage.environments.toy import Toy
-from tutelage.errors import TutelageError
 from tutelage.training import ranks
 from tutelage.training.base import StageContext, StageResult, run_stage
 
@@ -48,22 +47,20 @@ def several(stage: Several, context: StageContext) -> StageResult:
     )
 
 
-class Failing(StageConfig):
-    """Its second process ends in the way that is asked for while the first waits for it."""
+class Killed(StageConfig):
+    """Its second process is killed while the first waits for it."""
 
-    runs: ClassVar[str] = "together:fail"
-    type: str = "together:Failing"
+    runs: ClassVar[str] = "together:killed"
+    type: str = "together:Killed"
     steps: int = 1
     learning_rate: float = 1.0
-    how: str
 
 
-def fail(stage: Failing, context: StageContext) -> StageResult:
+def killed(stage: Killed, context: StageContext) -> StageResult:
     print("process", os.getpid(), flush=True)
     context.progress("waiting", 1, 2)
+    ranks.everyone([0])
     if ranks.rank() == 1:
-        if stage.how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise TutelageError("nothing to learn") if stage.how == "refused" else RuntimeError("it broke")
+        os.kill(os.getpid(), signal.SIGKILL)
     ranks.everyone([1])
     raise AssertionError("the other process did not come")

@@ -4,8 +4,8 @@ TRL's own `use_vllm` is not used: it generates one completion per prompt inside 
 here is played in an environment, turn by turn, by the same policy that evaluation uses. What it does right is done
 here too: log-probabilities after the temperature (`logprobs_mode`), and weights handed to the running engine.
 
-Written for the API that vLLM documents for 0.22 (the oldest that TRL 1.16 takes) to 0.32: `LLM.generate` on token
-ids, `LLM.apply_model` and `LLM.reset_prefix_cache`.
+Written for vLLM 0.22 (the oldest that TRL 1.16 takes) to 0.32: `LLM.generate` on token ids, `reload_weights` of its
+workers and `LLM.reset_prefix_cache`.
 """
 
 import os
@@ -40,7 +40,7 @@ class Engine:
         memory: share of the GPU's memory that it may take.
 
     Raises:
-        MissingPart: vLLM, or something that it can run on, is not here.
+        MissingPart: vLLM or a GPU is not here.
     """
 
     def __init__(self, folder: str, *, max_length: int, dtype: torch.dtype, memory: float) -> None:
@@ -67,7 +67,8 @@ class Engine:
     def load(self, named: Iterable[tuple[str, torch.Tensor]], holder: object) -> None:
         """Take over weights by the names that transformers gives them; what was cached with the old ones is dropped."""
         self.holder = None
-        self.llm.apply_model(lambda model: model.load_weights(named) and None)
+        # Not `model.load_weights`: after loading, vLLM may have rewritten the parameters for its kernels.
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
         self.llm.reset_prefix_cache()
         self.holder = holder
 
@@ -155,15 +156,12 @@ def require() -> None:
     """See that vLLM can run here.
 
     Raises:
-        MissingPart: it is not installed, or there is no GPU and it is not vLLM's build for processors.
+        MissingPart: it is not installed, or there is no GPU. vLLM's build for processors would do to sample, but not
+            to exchange weights: of 0.32 a part goes on with those it was started with.
     """
     if find_spec("vllm") is None:
         raise MissingPart('student.engine = "vllm" needs vLLM and a GPU: pip install "vllm>=0.22,<0.32"')
-    if torch.cuda.is_available():
-        return
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
+    if not torch.cuda.is_available():
         raise MissingPart('student.engine = "vllm" needs a GPU; without one use "transformers"')
 
 

@@ -1,7 +1,9 @@
 """Which engine answers, and what is refused before anything is done."""
 
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -106,3 +108,12 @@ def test_without_vllm_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
     ):
         with pytest.raises(MissingPart, match="needs vLLM and a GPU: pip install"):
             make()
+
+
+def test_vllm_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ModuleType("vllm")
+    found.__spec__ = ModuleSpec("vllm", None)
+    monkeypatch.setitem(sys.modules, "vllm", found)  # as if it were installed
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MissingPart, match="needs a GPU"):
+        engines.acting(BASE, config(engine="vllm"), "tiny")

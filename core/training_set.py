@@ -156,11 +156,12 @@ def _sampled(trajectory: Trajectory, encoder: ChatEncoder, tokenizer: PreTrained
     `logprobs` are those of the sampled tokens and 0 elsewhere; empty for an episode whose prompt was stripped, since
     they were sampled under another one.
     """
+    ids: list[int] = []
+    mask: list[int] = []
+    logprobs: list[float] = []
     if trajectory.shown:
-        encoded = encoder.episode(trajectory, experiences=False)
-        ids, mask, logprobs = encoded.ids, encoded.mask, []
+        ids, mask = encoder.episode(trajectory, experiences=False)
     else:
-        ids, mask, logprobs = [], [], []
         for tokens in (step.tokens for step in trajectory.steps if step.tokens is not None):
             ids += [*tokens.prompt, *tokens.sampled]
             mask += [0] * len(tokens.prompt) + [1] * len(tokens.sampled)

@@ -254,11 +254,12 @@ def smaller(config: Config, place: int) -> Iterator[tuple[str, Config]]:
     if not stage.gradient_checkpointing:
         yield f"{at}.gradient_checkpointing = true", _with(config, place, gradient_checkpointing=True)
     light = _with(config, place, gradient_checkpointing=True, micro_batch_size=1)
+    yield f"{at}.micro_batch_size = 1 with gradient_checkpointing = true", light
     if student.method == "full":
         lora = student.model_copy(update={"method": "lora"})
         yield 'student.method = "lora"', config.model_copy(update={"student": lora})
-        light = light.model_copy(update={"student": lora})
-    yield "all of micro_batch_size = 1, gradient_checkpointing and LoRA", light
+        both = light.model_copy(update={"student": lora})
+        yield "all three of micro_batch_size = 1, gradient_checkpointing = true and LoRA", both
 
 
 def _with(config: Config, place: int, **changes: Any) -> Config:

@@ -92,7 +92,7 @@ def layout(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[list[i
     return ids, positions
 
 
-class AdapterAverage(PEFTAdapterEMACallback):  # type: ignore[misc]  # TRL is untyped
+class AdapterAverage(PEFTAdapterEMACallback):
     """The self-teacher's LoRA adapter, averaged from where the student's starts.
 
     TRL starts both of its factors at zero, so that their product lags with the square of the rate. From
@@ -120,6 +120,9 @@ class EpisodeSDPOTrainer(SDPOTrainer):
         gate: which tokens are distilled, as `SdpoConfig.gate` says.
         slope: of the sigmoid gate.
     """
+
+    args: Any  # declared by transformers as its own class of arguments
+    model: Any
 
     def __init__(self, *, rollout: Rollout, gate: Gate = "none", slope: float = 5.0, **kwargs: Any) -> None:
         super().__init__(reward_funcs=self.episode_reward, **kwargs)

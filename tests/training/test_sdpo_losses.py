@@ -166,6 +166,21 @@ def test_loss_and_gradient_equal_plain_pytorch(stage_context, changed):
     assert trainer._metrics["train"]["entropy"] == [pytest.approx(entropy.item(), abs=1e-5)]
 
 
+def test_several_passes_add_up_to_the_batch(stage_context):
+    stage, batch = STAGE.model_copy(update={"micro_batch_size": 1}), episodes()
+    trainer = trainer_of(stage_context(), stage)
+    trainer.current_gradient_accumulation_steps = 4
+    drift(trainer.model, 1)
+    drift(trainer.teacher_model, 2)
+    trainer.rollout = lambda rows, _: batch
+    inputs = trainer._prepare_training_batch([trainer.train_dataset[index // 2] for index in range(4)])
+    student = in_doubles(trainer.model)
+    expected = gradient(reference(student, in_doubles(trainer.teacher_model), batch, stage)[0], student)
+    passes = [{name: tensor[place : place + 1] for name, tensor in inputs.items()} for place in range(4)]
+    summed = sum(gradient(trainer.compute_loss(trainer.model, one), trainer.model) for one in passes)
+    assert (summed - expected).abs().max() < 1e-5
+
+
 def test_padding_on_the_left_changes_nothing(stage_context):
     trainer = trainer_of(stage_context())
     drift(trainer.model, 1)

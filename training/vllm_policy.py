@@ -156,8 +156,8 @@ def require() -> None:
     """See that vLLM can run here.
 
     Raises:
-        MissingPart: it is not installed, or there is no GPU. vLLM's build for processors would do to sample, but not
-            to exchange weights: of 0.32 a part goes on with those it was started with.
+        MissingPart: it is not installed, or there is no GPU. vLLM's build for processors samples as it should, but
+            not after an exchange of weights (seen with 0.32).
     """
     if find_spec("vllm") is None:
         raise MissingPart('student.engine = "vllm" needs vLLM and a GPU: pip install "vllm>=0.22,<0.32"')

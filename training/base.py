@@ -12,6 +12,7 @@ from tutelage.experience import Experience, Recaller
 from tutelage.measures import Student
 from tutelage.registry import resolve
 from tutelage.training import weights
+from tutelage.training.faults import memory_spent
 from tutelage.types import Task, Trajectory
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
     Raises:
         UnknownName: no such stage.
         MissingPart: something the stage needs is not installed.
+        MemorySpent: there was too little memory.
         TutelageError: it runs in several processes, and one of them failed.
     """
     if context.config.student.processes > 1:
@@ -132,5 +134,5 @@ def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
             return launch.run(stage, context)
     listed = STAGES if stage.type in STAGES else STAGES | {stage.type: stage.runs or stage.type}
     run: Callable[[StageConfig, StageContext], StageResult] = resolve(stage.type, listed, what="stage")
-    with weights.quiet():
+    with weights.quiet(), memory_spent(stage):
         return run(stage, context)

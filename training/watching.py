@@ -269,9 +269,10 @@ class Figures(TrainerCallback):
         }
 
     def _of(self) -> str:
-        """What a checkpoint is good for: this stage with these settings, from this student."""
+        """What a checkpoint is good for: this stage with these settings, but for those of memory, from this student."""
         student, model = self.context.student, self.context.config.student
-        settings = [self.stage.model_dump(mode="json"), model.model_dump(mode="json"), self.context.seed, ranks.count()]
+        stage = self.stage.model_dump(mode="json", exclude={"micro_batch_size", "gradient_checkpointing"})
+        settings = [stage, model.model_dump(mode="json"), self.context.seed, ranks.count()]
         return json.dumps([student.number, student.digest, *settings])
 
     def _read(self) -> dict[str, Any] | None:

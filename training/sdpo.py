@@ -57,7 +57,7 @@ def run(stage: SdpoConfig, context: StageContext) -> StageResult:
     trainer = make_trainer(stage, context, model, tokenizer, rollouts, privileged)
     figures = Figures(rollouts, context, stage.type, {"privileged": privileged})
     train(trainer, figures)
-    result = finish(trainer, tokenizer, figures, experiences=tuple(privileged.used))
+    result = finish(trainer, tokenizer, figures, experiences=tuple(privileged.used | rollouts.used))
     with context.record.transaction():
         for correction in privileged.corrections:
             keep(context.record, correction, arm=stage.type, cycle=context.cycle)

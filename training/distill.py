@@ -16,8 +16,10 @@ Adding the stage took this file, its settings class and its line in `training.ba
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+import torch
+from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DistillationConfig as TrlConfig
 from trl import DistillationTrainer
@@ -30,7 +32,7 @@ from tutelage.training.online import Figures, finish, settings, task_of, task_ro
 from tutelage.training.rollout import Rollouts, flatten
 from tutelage.training.whitebox import WhiteBox, check_tokenizers, find_teacher, fit_vocabulary, tokenizer_digest
 
-OVERRIDDEN = ("_generate", "_get_train_sampler")
+OVERRIDDEN = ("_generate", "_get_last_hidden_state", "_get_train_sampler")
 REWARDS_ONLY = ("num_generations", "scale_rewards")
 """Settings of the stages that learn from rewards."""
 TEACHER = "white_box_teacher"
@@ -66,10 +68,10 @@ class EpisodeDistillationTrainer(DistillationTrainer):
 
     def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
         """Rows are groups here, as for the trainers that compare their members; each comes `group_size` times."""
-        args = self.args
+        args, rows = self.args, cast(Dataset, self.train_dataset)
         episodes = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
         return RepeatSampler(
-            data_source=self.train_dataset if dataset is None else dataset,
+            data_source=rows,
             mini_repeat_count=self.group_size,
             batch_size=episodes // self.group_size,
             repeat_count=args.gradient_accumulation_steps,
@@ -90,6 +92,12 @@ class EpisodeDistillationTrainer(DistillationTrainer):
             None,
             [],
         )
+
+    def _get_last_hidden_state(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """In the compute type: TRL goes around the forward that Accelerate has put its autocast into."""
+        with self.accelerator.autocast():
+            hidden: torch.Tensor = super()._get_last_hidden_state(*args, **kwargs)
+        return hidden
 
 
 def make_trainer(

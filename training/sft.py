@@ -56,7 +56,9 @@ def run(stage: SftConfig, context: StageContext) -> StageResult:
     trainer.remove_callback(PrinterCallback)
     with label_positions_only():
         trainer.train(resume_from_checkpoint=last_checkpoint(context.checkpoints))
-    digest = _save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, context)
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    ranks.agree(lambda: weights.digest(trained), "weights")
+    digest = ranks.first(lambda: _save(trained, tokenizer, context))
     counts = {
         "rows": len(lengths),
         "rows_corrected": rows.corrected,

@@ -110,7 +110,7 @@ class Figures(TrainerCallback):
             checkpoints.put_back(self.trainer, self._state["training"])
             self.trainer.lr_scheduler.load_state_dict(self._state["scheduler"])
             checkpoints.continue_at(self.trainer, self._state["step"])
-            self._random, self._state = self._state["random"], None
+            self._random, self._state = self._state["random"][ranks.rank()], None
         else:
             self.brakes.begin(self.trainer)
             if self._probes:
@@ -245,8 +245,9 @@ class Figures(TrainerCallback):
         if step % self.stage.checkpoint_every == 0:
             self._checkpoint = self.brakes.steps()
             self.keep()
+            everything = self._everything(step)
             if ranks.rank() == 0:
-                checkpoints.write(self.context.checkpoints / CHECKPOINT, self._everything(step))
+                checkpoints.write(self.context.checkpoints / CHECKPOINT, everything)
         self.brakes.prune(self._checkpoint | self.brakes.steps())
 
     def _everything(self, step: int) -> dict[str, Any]:
@@ -255,7 +256,7 @@ class Figures(TrainerCallback):
             "step": step,
             "training": checkpoints.training(self.trainer),
             "scheduler": self.trainer.lr_scheduler.state_dict(),
-            "random": checkpoints.random_state(),
+            "random": ranks.everyone([checkpoints.random_state()]),
             "parts": {name: part.state() for name, part in self.parts.items()},
             "figures": {
                 "history": self.history,

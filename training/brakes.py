@@ -83,7 +83,7 @@ class Brakes:
     def _write(self, trainer: Trainer, step: int) -> None:
         if self._writes:
             made = checkpoints.training(trainer) if self._whole else {"weights": checkpoints.weights(trainer)}
-            checkpoints.write(self._file(step), made)
+            checkpoints.write(self._file(step), made, sync=False)  # every step; it would be half a gigabyte each
 
     def _file(self, step: int) -> Path:
         return self._folder / f"after-{step}.pt"

@@ -77,15 +77,20 @@ def continue_at(trainer: Trainer, step: int) -> None:
     trainer._globalstep_last_logged = step
 
 
-def write(file: Path, state: Mapping[str, Any]) -> None:
-    """`file` appears complete or not at all, replacing what was there."""
+def write(file: Path, state: Mapping[str, Any], *, sync: bool = True) -> None:
+    """`file` appears complete or not at all, replacing what was there.
+
+    Args:
+        sync: wait until the disk has it, so that it is whole after a power failure too, not only after a kill.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     made = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with made.open("wb") as stream:
             torch.save(dict(state), stream)
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         made.replace(file)
     finally:
         made.unlink(missing_ok=True)

@@ -89,7 +89,8 @@ class Figures(TrainerCallback):
 
     def attach(self, trainer: Trainer) -> None:
         """Before training: take up the last checkpoint, if there is one."""
-        self.trainer, self.tokenizer = trainer, trainer.processing_class
+        self.trainer = trainer
+        self.tokenizer: Any = trainer.processing_class
         self._state = self._read()
         if self._state is not None:
             mine = self._state["figures"]
@@ -108,7 +109,7 @@ class Figures(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._state is not None:
             checkpoints.put_back(self.trainer, self._state["training"])
-            self.trainer.lr_scheduler.load_state_dict(self._state["scheduler"])
+            self._scheduler.load_state_dict(self._state["scheduler"])
             checkpoints.continue_at(self.trainer, self._state["step"])
             self._random, self._state = self._state["random"][ranks.rank()], None
         else:
@@ -125,9 +126,9 @@ class Figures(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep what is not finite from the weights: without a gradient no parameter moves."""
-        gradients = [item.grad for item in self.trainer.model.parameters() if item.grad is not None]
+        gradients = [item.grad for item in self._model.parameters() if item.grad is not None]
         if gradients and not get_total_norm(gradients).isfinite():
-            self.trainer.model.zero_grad(set_to_none=True)
+            self._model.zero_grad(set_to_none=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._seconds = time.monotonic() - self._began
@@ -173,6 +174,14 @@ class Figures(TrainerCallback):
         every = ranks.everyone([values])
         names = dict.fromkeys(name for part in every for name in part)
         return {name: fmean(part[name] for part in every if name in part) for name in names}
+
+    @property
+    def _model(self) -> Any:
+        return self.trainer.model
+
+    @property
+    def _scheduler(self) -> Any:
+        return self.trainer.lr_scheduler
 
     def _probe(self) -> float:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
@@ -255,7 +264,7 @@ class Figures(TrainerCallback):
             "of": self._of(),
             "step": step,
             "training": checkpoints.training(self.trainer),
-            "scheduler": self.trainer.lr_scheduler.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
             "random": ranks.everyone([checkpoints.random_state()]),
             "parts": {name: part.state() for name, part in self.parts.items()},
             "figures": {

@@ -52,7 +52,7 @@ def admit(
     old = known()
     if old is not None and old.version < item.version and old.status in IN_USE and old.content == item.content:
         return (item.model_copy(update={"trust": min(item.trust, old.trust)}),)
-    told, reason = in_own_words(item, read(), () if read() else offered())
+    told, reason = in_own_words(item, read(), () if read() else offered(), right)
     if told is None:
         return (quarantined(item, worth, reason, config),)
     if told.content == item.content:

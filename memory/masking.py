@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from tutelage.memory.vocabulary import KEYS, PAGE_VERBS, ROLES, known, known_name
 from tutelage.patterns import ANY, GOAL, OTHER, occurs, problem
+from tutelage.types import Cause
 
 MAX_WORDS = 4
 """Common words in a row that a name may have; more of them could be a sentence."""
@@ -17,6 +18,16 @@ MAX_TARGETS = 6
 NO_CALL = "No tool was called yet."
 """What a tool environment shows first; its words are ours."""
 
+CAUSES = {
+    Cause.NO_EFFECT: "It changed nothing.",
+    Cause.REPEATED: "It was done before in the same situation.",
+    Cause.INVALID_ACTION: "It is not an action of this environment.",
+    Cause.UNKNOWN_TARGET: "It names something that is not there.",
+    Cause.ACTION_FAILED: "It could not be carried out.",
+    Cause.WRONG_END: "It ended the task, and the task was not solved.",
+}
+"""Root causes by the diagnosis of the step."""
+
 _TOKEN = re.compile(r"\{\w+\}|\*|[^\W\d_]+(?:'s)?|\d+|_|\s+|.", re.DOTALL)
 SLOT = re.compile(r"\{(?:goal|other|text|list|file|date|time|number|name)\}")
 _PLAIN = frozenset(" .,:;-/()?!=[]'\"")
@@ -24,8 +35,8 @@ _CALL = re.compile(r"([A-Za-z_][\w.\-]*)\((.*)\)", re.DOTALL)
 STRING = r'"(?:[^"\\]|\\.)*"'
 _ARGUMENT = re.compile(rf"(?:([A-Za-z_]\w*)=)?(?:([a-z]+)(?:\s+({STRING}))?|({STRING})|([^\",]+))(?:,\s*|$)")
 _ATTRIBUTES = re.compile(
-    rf"(?P<ref>\[r[\d*]+\])|(?P<attribute>\b(?:value|checked|selected|expanded|disabled)=)(?P<value>{STRING}|true|false)"
-    rf"|(?P<flag>\b(?:focused|disabled|selected)\b)|(?P<name>{STRING})|(?P<word>[A-Za-z]+)|(?P<rest>[^\"\[A-Za-z]+|.)",
+    rf"(?P<slot>\{{(?:goal|other)\}})|(?P<ref>\[r[\d*]+\])|(?P<attribute>\b(?:value|checked|selected|expanded|disabled)=)(?P<value>{STRING}|true|false)"
+    rf"|(?P<flag>\b(?:focused|disabled|selected)\b)|(?P<name>{STRING})|(?P<word>[A-Za-z]+)|(?P<rest>[^\"\[{{A-Za-z]+|.)",
     re.DOTALL,
 )
 _FORMS = (
@@ -36,6 +47,7 @@ _FORMS = (
     (re.compile(r"(Not everything is set yet: )(\S.*)(\.)"), "line"),
     (re.compile(r"()(\S.*\))( ends the task\.)"), "action"),
     (re.compile(r"(Do )(\S.*\))( instead\.)"), "action"),
+    (re.compile(rf"()(\S.*\))( did not work here: (?:{'|'.join(map(re.escape, CAUSES.values()))}))"), "action"),
 )
 """Forms of claims, with what stands in their middle."""
 _ABOUT = re.compile(
@@ -133,7 +145,7 @@ def masked_action(action: str, goals: Sequence[str], *, exactly: bool = False, o
         if found is None or not found[0]:
             return ""
         at = found.end()
-        told = _argument(*found.groups(), goals=goals, offered=offered)
+        told = _argument(*found.groups(), goals=goals, offered=offered, prohibited=exactly)
         if told:
             arguments.append(told)
         elif exactly:
@@ -154,8 +166,9 @@ def _argument(
     *,
     goals: Sequence[str],
     offered: Collection[str],
+    prohibited: bool,
 ) -> str:
-    if key and not known_name(key, offered=offered):
+    if key and not known_name(key, prohibited=prohibited, offered=offered):
         return ""
     lead = f"{key}=" if key else ""
     if role in ("true", "false", "null") and name is None:
@@ -200,8 +213,8 @@ def masked_line(pattern: str) -> str:
             parts.append(match["attribute"] + (f'"{_state(value[1:-1])}"' if value.startswith('"') else value))
         elif match["name"]:
             parts.append(f'"{masked(match["name"][1:-1])}"')
-        elif match["ref"] or match["flag"]:
-            parts.append(ANY if match["ref"] else match["flag"])
+        elif match["ref"] or match["flag"] or match["slot"]:
+            parts.append(ANY if match["ref"] else match["flag"] or match["slot"])
         elif match["word"]:
             parts.append(match["word"] if match["word"] in ROLES or known(match["word"]) else ANY)
         else:

@@ -8,11 +8,12 @@ recognised as an order.
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from tutelage.experience import Content, Experience, Guardrail, Skill, Sticker
 from tutelage.memory.masking import (
     CALLED,
+    CAUSES,
     INCOMPLETE,
     MAX_TARGETS,
     NO_CALL,
@@ -26,36 +27,39 @@ from tutelage.memory.masking import (
     masked_trigger,
 )
 from tutelage.memory.vocabulary import PAGE_VERBS, ROLES, known, known_name
-from tutelage.patterns import GOAL, OTHER, matches, occurs
+from tutelage.patterns import ANY, GOAL, OTHER, matches, occurs
 from tutelage.tools import names
-from tutelage.types import FINE, Cause, Step, Trajectory
+from tutelage.types import FINE, Step, Trajectory
 
 QUESTION = "Which actions fulfil the goal?"
-NO_MISTAKE = "none of its sources shows a mistake that it would have stopped"
+NO_MISTAKE = "neither its sources nor solved tasks of its family show a mistake that it would have stopped"
 UNKNOWN_CAUSE = "It did not lead to the goal."
-CAUSES = {
-    Cause.NO_EFFECT: "It changed nothing.",
-    Cause.REPEATED: "It was done before in the same situation.",
-    Cause.INVALID_ACTION: "It is not an action of this environment.",
-    Cause.UNKNOWN_TARGET: "It names something that is not there.",
-    Cause.ACTION_FAILED: "It could not be carried out.",
-    Cause.WRONG_END: "It ended the task, and the task was not solved.",
-}
-"""Root causes by the diagnosis of the step."""
 
 
 def in_own_words(
-    experience: Experience, sources: Sequence[Trajectory], offered: Collection[str] = ()
+    experience: Experience,
+    sources: Sequence[Trajectory],
+    offered: Collection[str] = (),
+    solved: Callable[[], Iterable[Trajectory]] = tuple,
 ) -> tuple[Experience | None, str]:
     """The experience with nothing in it that somebody else put into words, and why there is none if nothing is left.
+
+    What cannot be told as what it is, such as a rule that would be wider without its words, becomes a sticker that says
+    what its sources show. A guardrail against what is no mistake in them becomes nothing.
 
     Args:
         sources: those of its source trajectories that are known; none for what was written by hand or imported. Where
             there are any, an action must have been taken in one of them, with an effect.
         offered: names of tools and arguments that the environment lists for whoever acts there (`names_offered`).
+        solved: successful episodes of its family, looked at where a guardrail's own sources show no mistake.
     """
     offered = {*offered, *names_offered(sources)}
     content, reason = _content(experience.content, experience, sources, offered)
+    if reason == NO_MISTAKE:
+        sources = [*sources, *solved()]
+        content, reason = _content(experience.content, experience, sources, offered)
+    if content is None and reason != NO_MISTAKE:
+        content = _advice(experience, sources, offered)
     if content is None:
         return None, reason
     update = {
@@ -64,7 +68,7 @@ def in_own_words(
         "core": "",
         "scopes": (),
         "touched": (),
-        "verbatim": masked_action(experience.verbatim, (), offered=offered) or "",
+        "verbatim": masked_action(experience.verbatim, (), offered=offered) if content.kind == experience.kind else "",
         "author": masked(experience.author) if any(item.origin != "own" for item in experience.sources) else None,
     }
     kept = {name: value for name, value in update.items() if value is not None}
@@ -87,7 +91,11 @@ def _content(
         case Skill():
             return _skill(content, sources, offered)
         case Sticker():
-            return _sticker(content, item.goal, sources, offered)
+            conditions = tuple(claims(content.conditions, offered))
+            if content.question == QUESTION and conditions == content.conditions:
+                return content, ""
+            told = _sticker(conditions, item.goal, sources, offered)
+            return told, "" if told else "nothing of it can be told without the words of a source that is not trusted"
         case Guardrail():
             return _guardrail(content, sources, offered)
 
@@ -107,11 +115,10 @@ def _skill(skill: Skill, sources: Sequence[Trajectory], offered: Collection[str]
 
 
 def _sticker(
-    sticker: Sticker, goal: str, sources: Sequence[Trajectory], offered: Collection[str]
-) -> tuple[Sticker | None, str]:
-    conditions = list(claims(sticker.conditions, offered))
-    if sticker.question == QUESTION and tuple(conditions) == sticker.conditions:
-        return sticker, ""
+    claimed: Iterable[str], goal: str, sources: Sequence[Trajectory], offered: Collection[str]
+) -> Sticker | None:
+    """What is claimed, with what goal and sources show by themselves."""
+    conditions = list(claimed)
     reads = masked_goal(goal)
     if sum(map(known, re.findall(r"[A-Za-z]+", SLOT.sub("", reads)))) > 1:
         conditions.insert(0, f"{READS}{reads}")
@@ -119,16 +126,17 @@ def _sticker(
     tools = list(dict.fromkeys(_tools(sources, offered)))[:MAX_TARGETS]
     conditions += [f"{CALLED}{', '.join(tools)}."] if tools else []
     if not conditions:
-        return None, "nothing of it can be told without the words of a source that is not trusted"
+        return None
     if not any(condition.startswith("The goal") for condition in conditions) and SLOT.search(goal):
         conditions.insert(0, f"The goal names {_count(goal)}.")
-    return Sticker(conditions=tuple(dict.fromkeys(conditions)), question=QUESTION), ""
+    return Sticker(conditions=tuple(dict.fromkeys(conditions)), question=QUESTION)
 
 
 def _guardrail(
     rule: Guardrail, sources: Sequence[Trajectory], offered: Collection[str]
 ) -> tuple[Guardrail | None, str]:
-    forbidden = masked_action(rule.forbidden, (), exactly=True, offered=offered)
+    goals = [source.goal for source in sources]
+    forbidden = masked_action(rule.forbidden, goals, exactly=True, offered=offered)
     if not forbidden:
         return None, "what it forbids cannot be told without the words of a source that is not trusted"
     trigger = tuple(masked_trigger(pattern) for pattern in rule.trigger)
@@ -160,6 +168,26 @@ def _remedy(rule: Guardrail, trigger: Sequence[str], offered: Collection[str]) -
     if empty:
         return f"Set this before: {empty.strip('* ')}"
     return "Look at what is there before." if NO_CALL in trigger else "Do something else."
+
+
+def _advice(item: Experience, sources: Sequence[Trajectory], offered: Collection[str]) -> Sticker | None:
+    """What its sources show of it: which action did not work and why, or what such tasks are done with."""
+    match item.content:
+        case Guardrail() as rule:
+            failed = (
+                (_unnamed(masked_action(step.meaning, [source.goal], offered=offered)), CAUSES[step.diagnosis.cause])
+                for source in sources
+                for step in source.steps
+                if step.diagnosis.cause in CAUSES and stops(rule, step, source.goal)
+            )
+            told = next((f"{action} did not work here: {cause}" for action, cause in failed if action), "")
+            return Sticker(conditions=(told,), question=QUESTION) if told else None
+        case Skill(procedure=procedure):
+            if not sources or not any(_taken(action, sources) for action in procedure):
+                return None
+            return _sticker((), item.goal, sources, offered)
+        case Sticker():
+            return None
 
 
 # -- small parts --------------------------------------------------------------------------------
@@ -201,6 +229,11 @@ def _taken(action: str, sources: Sequence[Trajectory]) -> bool:
         for source in sources
         for step in source.steps
     )
+
+
+def _unnamed(action: str) -> str:
+    """The action without names: a stranger who makes the right control fail once would have it shunned."""
+    return re.sub(STRING, lambda match: match[0] if match[0][1:-1] in ("", GOAL, OTHER) else f'"{ANY}"', action)
 
 
 def _narrow(forbidden: str) -> bool:

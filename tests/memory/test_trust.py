@@ -12,6 +12,7 @@ from tutelage.experience import Change, Content, Experience, Guardrail, Recall, 
 from tutelage.memory import audit, trust
 from tutelage.memory.admission import admit
 from tutelage.memory.masking import masked, masked_action, masked_goal
+from tutelage.memory.own_words import QUESTION
 from tutelage.memory.store import MemoryStore
 from tutelage.patterns import matches, problem
 from tutelage.record import Record
@@ -148,13 +149,23 @@ def test_guardrails_of_strangers_need_a_mistake_and_a_trigger() -> None:
         remedy='Set this before: textbox "City" value=""',
     )
     for content, reason in (
-        (rule(), "whatever the situation"),
         (rule(SAVE, '*textbox "City" value=""*', "*eve was here*"), "more situations"),
-        (rule('click(button "Send")', '*textbox "City" value=""*'), "shows a mistake"),
+        (rule('click(button "Send")', '*textbox "City" value=""*'), "show a mistake"),
         (rule("wire_money(*)", '*textbox "City" value=""*'), "cannot be told"),
     ):
         (aside,) = admit(experience(content, source(failed)), lambda: [failed], TRUST)
         assert (aside.status, reason in aside.change.reason) == (Status.QUARANTINED, True)
+
+
+def test_a_rule_that_would_be_wider_in_our_words_becomes_what_its_episode_shows() -> None:
+    failed = episode(0, solved=False, cause=Cause.NO_EFFECT)
+    aside, told = admit(experience(rule(), source(failed)), lambda: [failed], TRUST)
+    assert (aside.status, told.status) == (Status.QUARANTINED, Status.CANDIDATE)
+    assert told.content == Sticker(
+        conditions=('click(button "*") did not work here: It changed nothing.',), question=QUESTION
+    )
+    (again,) = admit(told, lambda: [failed], TRUST)
+    assert again.content == told.content, "and says no less when it comes in once more"
 
 
 def test_a_guardrail_from_elsewhere_may_stop_no_recorded_right_step(store: MemoryStore) -> None:
@@ -206,7 +217,7 @@ def test_an_edit_is_made_inert_and_weighed(store: MemoryStore) -> None:
 def test_audit_tells_whose_words_there_are_and_where_they_went(store: MemoryStore) -> None:
     record = store._record
     told = store.add(experience(LEARNED, source(episode())))
-    aside = store.add(experience(rule(), source(episode(0, solved=False, cause=Cause.NO_EFFECT))))
+    aside = store.add(experience(skill("wipe_disk()"), source(episode())))
     store.add(experience(skill("a()"), Source(trajectory="t", task="toy/city@1"), environment="toy"))
     approved = store.move(aside.id, Status.ACTIVE, Change(by="review:ann", reason="approved"))
     found = {entry.experience.id: entry for entry in audit.audit(store, record, TRUST)}

@@ -286,8 +286,8 @@ class AlarmsConfig(Section):
     patience: int = Field(2, ge=1)
     """Batches in a row that have to be beyond a threshold (a probe: one). Batches are small and of different tasks."""
     length: AlarmConfig = AlarmConfig(threshold=3.0)
-    """Sampled tokens per turn, as a multiple of the first batch's; its inverse counts too. Task families of MiniWoB alone
-    differ by 1.8 times."""
+    """Sampled tokens per turn, as a multiple of the first batch's; its inverse counts too. Task families of MiniWoB
+    alone differ by 1.8 times."""
     entropy: AlarmConfig = AlarmConfig(threshold=0.1)
     """Entropy of the tokens sampled in failed episodes, as a share of the first batch's, below which the student is
     thought collapsed. In solved ones a healthy student may have hardly any left."""

@@ -117,7 +117,7 @@ def make_trainer(
 ) -> GRPOTrainer:
     """TRL's trainer over `rollouts`."""
 
-    def rollout(prompts: Sequence[Any], trainer: GRPOTrainer) -> dict[str, list[Any]]:
+    def rollout(prompts: Sequence[Any], trainer: "EpisodeGRPOTrainer") -> dict[str, list[Any]]:
         tasks = [task_of(prompt) for prompt in prompts]
         episodes = rollouts(tasks, trainer.accelerator.unwrap_model(trainer.model))
         flat = sequences(episodes, stage, end=int(tokenizer.eos_token_id))

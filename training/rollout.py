@@ -28,11 +28,11 @@ from tutelage.training import ranks
 from tutelage.training.base import StageContext
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.curriculum import Curriculum
-from tutelage.training.policy import StudentPolicy, copy_weights, generation_copy
+from tutelage.training.engines import Sampler, sampler
 from tutelage.training.stripping import rescored, stripped
 from tutelage.training.weights import compute_dtype
 from tutelage.training.withdrawal import measured_gains, memory_at, ranking
-from tutelage.types import Cause, Ending, Split, Task, Tokens, Trajectory
+from tutelage.types import Cause, Ending, Policy, Split, Task, Tokens, Trajectory
 
 INVALID = frozenset({Cause.INVALID_ACTION, Cause.UNKNOWN_TARGET})
 
@@ -77,7 +77,7 @@ class Rollouts:
         self._make_environment = context.make_environment
         self._name = str(getattr(stage, "type", "rollout"))
         self._batches = -(-stage.steps // getattr(stage, "iterations", 1))
-        self._sampler: Any = None
+        self._sampler: Sampler | None = None
         self._curriculum = self._new_curriculum() if stage.curriculum == "paced" else None
         self._ranked = self._ranking() if stage.with_memory and stage.withdraw else None
         self._before = 0
@@ -133,22 +133,14 @@ class Rollouts:
         if self._curriculum is not None:
             self._curriculum.load(state["curriculum"])
 
-    def _policy(self, model: Any, batch: int) -> StudentPolicy:
+    def _policy(self, model: Any, batch: int) -> Policy:
         """The student as it is now, sampling at the stage's temperature."""
-        student = self._context.config.student
         if self._sampler is None:
-            self._sampler = generation_copy(model, compute_dtype(student.dtype))
-        copy_weights(model, self._sampler)
-        return StudentPolicy(
-            self._sampler,
-            self._tokenizer,
-            label=f"{self._context.student.label}+{self._name}.{batch}",
-            temperature=self.stage.temperature,
-            max_new_tokens=student.max_new_tokens,
-            max_length=student.max_length,
-        )
+            self._sampler = sampler(self._context.config.student, self._context.start, self._tokenizer)
+        label = f"{self._context.student.label}+{self._name}.{batch}"
+        return self._sampler(model, label=label, temperature=self.stage.temperature)
 
-    def _play(self, tasks: Sequence[Task], mine: range, policy: StudentPolicy, batch: int) -> list[Trajectory]:
+    def _play(self, tasks: Sequence[Task], mine: range, policy: Policy, batch: int) -> list[Trajectory]:
         """The episodes at the places `mine` of the whole batch: first those without memory, then those with it."""
         seed, memory = self._context.seed * 1_000_003 + batch, self._memory(batch)
         shown = self._chosen(len(tasks), batch) if memory is not None else frozenset[int]()

@@ -17,9 +17,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tutelage.config import Config, SftConfig
+from tutelage.config import Config
 from tutelage.measures import Student
 from tutelage.record import Record
+from tutelage.stage_config import SftConfig
 from tutelage.training import weights
 from tutelage.training.base import StageContext
 from tutelage.training.chat import ChatEncoder

@@ -9,7 +9,7 @@ from itertools import chain
 
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.seeds import stable_seed
-from tutelage.config import ActConfig, RolloutStageConfig, StageConfig
+from tutelage.config import ActConfig
 from tutelage.correcting import Asker, correct
 from tutelage.corrections import kept
 from tutelage.designs import DESIGNED
@@ -20,6 +20,7 @@ from tutelage.measures import Student
 from tutelage.memory.trust import of_trajectory
 from tutelage.progress import Reporter
 from tutelage.results import AlarmDoc, load
+from tutelage.stage_config import RolloutStageConfig, StageConfig
 from tutelage.training.base import StageContext, run_stage, weights_of
 from tutelage.training.tracking import track
 from tutelage.types import Policy, Split, Task, Trajectory

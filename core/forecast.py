@@ -13,12 +13,12 @@ from typing import Literal
 from tutelage.agents.judge import judge_label
 from tutelage.agents.personas import BATCH
 from tutelage.completion import is_embedded, litellm
-from tutelage.config import RolloutStageConfig
 from tutelage.cycle import DEMONSTRATIONS, EXPERIENCE_ARMS, EXPLORED, MISTAKEN, ORACLE
 from tutelage.designs import CUTS, DESIGNED
 from tutelage.judging import CALIBRATION
 from tutelage.llm import LLM
 from tutelage.record import Record
+from tutelage.stage_config import RolloutStageConfig
 from tutelage.types import BROKEN, Frozen, Trajectory
 from tutelage.usage import BY_CYCLE, TOTAL, Usage
 from tutelage.workspace import Workspace

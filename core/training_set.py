@@ -21,13 +21,13 @@ from typing import Any, Literal
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from tutelage.config import GrpoConfig
 from tutelage.corrections import Corrected, kept
 from tutelage.cycle import accepted_trajectories, experience_trajectories
 from tutelage.errors import RecordError
 from tutelage.measures import Student
 from tutelage.memory.trust import of_trajectory
 from tutelage.record_forgetting import FORGOTTEN
+from tutelage.stage_config import GrpoConfig
 from tutelage.training.base import weights_of
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.rollout import shaped_reward

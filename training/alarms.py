@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tutelage.config import AlarmConfig, AlarmsConfig
+from tutelage.stage_config import AlarmConfig, AlarmsConfig
 
 INVALID_GROWTH = 2.0
 """Growth of the share of invalid actions over the first batch's below which there is no alarm."""

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.config import Config, StageConfig
+from tutelage.config import Config
 from tutelage.corrections import Corrected, Correction
 from tutelage.environments.base import Environment
 from tutelage.experience import Experience, Recaller
 from tutelage.measures import Student
 from tutelage.registry import resolve
+from tutelage.stage_config import StageConfig
 from tutelage.training import weights
 from tutelage.training.faults import memory_spent
 from tutelage.types import Task, Trajectory

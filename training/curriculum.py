@@ -13,8 +13,8 @@ from random import Random
 from typing import Any
 
 from tutelage.agents.seeds import stable_seed
-from tutelage.config import RolloutStageConfig
 from tutelage.curriculum import pace, pass_rate
+from tutelage.stage_config import RolloutStageConfig
 from tutelage.types import Task, Trajectory
 
 

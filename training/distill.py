@@ -25,7 +25,7 @@ from trl import DistillationConfig as TrlConfig
 from trl import DistillationTrainer
 from trl.trainer.utils import RepeatSampler
 
-from tutelage.config import DistillConfig
+from tutelage.stage_config import DistillConfig
 from tutelage.training import ranks, weights
 from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train

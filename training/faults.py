@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tutelage.config import StageConfig
 from tutelage.errors import TutelageError
+from tutelage.stage_config import StageConfig
 
 SIGNS = (
     "allocate memory",

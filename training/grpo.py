@@ -29,7 +29,7 @@ from trl import GRPOConfig as TrlConfig
 from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
-from tutelage.config import GrpoConfig
+from tutelage.stage_config import GrpoConfig
 from tutelage.training import ranks
 from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
@@ -117,7 +117,8 @@ def make_trainer(
 ) -> GRPOTrainer:
     """TRL's trainer over `rollouts`."""
 
-    def rollout(prompts: Sequence[Any], trainer: "EpisodeGRPOTrainer") -> dict[str, list[Any]]:
+    def rollout(prompts: Sequence[Any], trainer: GRPOTrainer) -> dict[str, list[Any]]:
+        assert isinstance(trainer, EpisodeGRPOTrainer), "it is the one made below"
         tasks = [task_of(prompt) for prompt in prompts]
         episodes = rollouts(tasks, trainer.accelerator.unwrap_model(trainer.model))
         flat = sequences(episodes, stage, end=int(tokenizer.eos_token_id))

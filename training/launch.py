@@ -25,12 +25,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutelage.backup import copied
-from tutelage.config import INDEX, Config, Stage, StageConfig
+from tutelage.config import INDEX, Config
 from tutelage.corrections import Correction
 from tutelage.database import FILE
 from tutelage.errors import TutelageError
 from tutelage.experience import Experience
 from tutelage.measures import Student
+from tutelage.stage_config import Stage, StageConfig
 from tutelage.training.base import StageContext, StageResult
 from tutelage.types import Frozen, Task
 

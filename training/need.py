@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from tutelage.config import Config, DistillConfig, GrpoConfig, RolloutStageConfig, SdpoConfig, StageConfig
+from tutelage.config import Config
 from tutelage.errors import ConfigError
+from tutelage.stage_config import DistillConfig, GrpoConfig, RolloutStageConfig, SdpoConfig, StageConfig
 from tutelage.training.free_memory import free, resident
 from tutelage.training.weights import compute_dtype, ensure, load_tokenizer
 from tutelage.types import Trajectory

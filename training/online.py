@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.trainer_callback import PrinterCallback
 
-from tutelage.config import RolloutStageConfig
+from tutelage.stage_config import RolloutStageConfig
 from tutelage.training import ranks, weights
 from tutelage.training.base import StageContext, StageResult
 from tutelage.training.brakes import START

@@ -16,10 +16,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from tutelage.config import SdpoConfig
 from tutelage.conversation import turn_message
 from tutelage.corrections import Correction
 from tutelage.experience import Recaller
+from tutelage.stage_config import SdpoConfig
 from tutelage.training import ranks
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.rollout import Episode

@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerBase
 
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.seeds import stable_seed
-from tutelage.config import RolloutStageConfig
 from tutelage.experience import Recaller
+from tutelage.stage_config import RolloutStageConfig
 from tutelage.training import ranks
 from tutelage.training.base import StageContext
 from tutelage.training.chat import ChatEncoder

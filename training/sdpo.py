@@ -30,9 +30,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from tutelage.config import SdpoConfig
 from tutelage.corrections import keep
 from tutelage.errors import ConfigError
+from tutelage.stage_config import SdpoConfig
 from tutelage.training import weights
 from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train

@@ -18,8 +18,8 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
-from tutelage.config import SftConfig
 from tutelage.errors import TutelageError
+from tutelage.stage_config import SftConfig
 from tutelage.training import ranks, weights
 from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.chat import ChatEncoder

@@ -17,10 +17,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from tutelage.config import DistillConfig
 from tutelage.corrections import kept
 from tutelage.errors import ConfigError, RecordError
 from tutelage.measures import Student
+from tutelage.stage_config import DistillConfig
 from tutelage.training.base import StageContext, weights_of
 
 STUDENT = re.compile(r"student@\d+")

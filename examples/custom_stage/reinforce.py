@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from tutelage.config import RolloutStageConfig
+from tutelage.stage_config import RolloutStageConfig
 
 if TYPE_CHECKING:
     import torch

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.config import Config, SftConfig
+from tutelage.config import Config
 from tutelage.correcting import Asker, correct
 from tutelage.corrections import CORRECTION, kept
 from tutelage.cycle import EXPLORED, run_and_record, train
 from tutelage.errors import BudgetSpent
 from tutelage.progress import Reporter
+from tutelage.stage_config import SftConfig
 from tutelage.types import Split
 from tutelage.workspace import Workspace
 

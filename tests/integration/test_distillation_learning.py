@@ -5,11 +5,12 @@ from pathlib import Path
 
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.llm_policy import LLMPolicy
-from tutelage.config import Config, DistillConfig, SftConfig, StageConfig
+from tutelage.config import Config
 from tutelage.environments.toy import Toy
 from tutelage.llm import LLM
 from tutelage.measures import Student
 from tutelage.record import Record
+from tutelage.stage_config import DistillConfig, SftConfig, StageConfig
 from tutelage.training import weights
 from tutelage.training.base import StageContext, run_stage, weights_of
 from tutelage.training.distill import TEACHER

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from tutelage.config import Config, SdpoConfig
+from tutelage.config import Config
 from tutelage.cycle import DEMONSTRATIONS, accepted_trajectories, trainable_trajectories
 from tutelage.environments.toy import Toy
 from tutelage.experience import IN_USE, Experience, Recaller, Source, Status
@@ -21,6 +21,7 @@ from tutelage.memory.gate import RIGHT_STEP
 from tutelage.memory.own_words import NO_MISTAKE
 from tutelage.memory.store import ON_TRIAL
 from tutelage.memory.text import render
+from tutelage.stage_config import SdpoConfig
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.privileged import Privileged

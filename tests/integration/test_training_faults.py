@@ -15,13 +15,14 @@ from threading import Event
 
 import pytest
 
-from tutelage.config import Config, GrpoConfig
+from tutelage.config import Config
 from tutelage.cycle import collect, train
 from tutelage.environments.toy import Toy
 from tutelage.measures import Student
 from tutelage.progress import Reporter
 from tutelage.record import Record
 from tutelage.results import AlarmDoc, load
+from tutelage.stage_config import GrpoConfig
 from tutelage.training import grpo, rollout, weights
 from tutelage.training.base import StageContext, run_stage
 from tutelage.types import Ending, Split, Task, Trajectory

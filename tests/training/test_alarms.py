@@ -2,7 +2,7 @@
 
 import pytest
 
-from tutelage.config import AlarmsConfig
+from tutelage.stage_config import AlarmsConfig
 from tutelage.training.alarms import RULES, Watch
 
 HEALTHY = {

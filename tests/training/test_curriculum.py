@@ -3,8 +3,8 @@
 import json
 from collections import Counter
 
-from tutelage.config import GrpoConfig
 from tutelage.environments.toy import Toy
+from tutelage.stage_config import GrpoConfig
 from tutelage.training.curriculum import Curriculum
 from tutelage.types import Ending, Split, Trajectory
 

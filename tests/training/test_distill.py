@@ -7,7 +7,7 @@ import torch
 import trl.trainer.distillation_trainer
 from trl import DistillationTrainer
 
-from tutelage.config import DistillConfig
+from tutelage.stage_config import DistillConfig
 from tutelage.training import distill, weights
 from tutelage.training.base import run_stage
 from tutelage.training.rollout import Rollouts, flatten

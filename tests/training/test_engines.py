@@ -11,10 +11,11 @@ import torch
 from pydantic import ValidationError
 
 from tutelage.agents.graph import run_episodes
-from tutelage.config import Config, GrpoConfig, SftConfig, StudentConfig, load_config
+from tutelage.config import Config, StudentConfig, load_config
 from tutelage.environments.toy import Toy
 from tutelage.errors import ConfigError, MissingPart
 from tutelage.measures import Student
+from tutelage.stage_config import GrpoConfig, SftConfig
 from tutelage.training import engines, weights
 from tutelage.training.policy import StudentPolicy
 from tutelage.training.server_policy import ServerPolicy

@@ -7,10 +7,10 @@ import torch
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from tutelage.config import GrpoConfig
 from tutelage.environments.toy import Toy
 from tutelage.errors import EnvironmentBroken
 from tutelage.experience import Recall
+from tutelage.stage_config import GrpoConfig
 from tutelage.training import grpo, weights
 from tutelage.training.base import run_stage
 from tutelage.training.rollout import Rollouts, flatten

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from tutelage.config import Config, GrpoConfig
+from tutelage.config import Config
 from tutelage.results import AlarmDoc, load
+from tutelage.stage_config import GrpoConfig
 from tutelage.training import brakes, checkpoints, grpo, probe, rollout, watching, weights
 from tutelage.training.base import StageContext, StageResult, run_stage
 from tutelage.training.policy import generation_copy

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from tutelage.config import SdpoConfig
 from tutelage.corrections import Correction
 from tutelage.experience import Recall
+from tutelage.stage_config import SdpoConfig
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.privileged import SOURCES, Privileged

@@ -14,8 +14,8 @@ import torch
 from transformers import Trainer
 from trl import GRPOTrainer
 
-from tutelage.config import GrpoConfig, SdpoConfig, StageConfig
 from tutelage.record import Record
+from tutelage.stage_config import GrpoConfig, SdpoConfig, StageConfig
 from tutelage.training import checkpoints, rollout, weights
 from tutelage.training.base import StageContext, StageResult, run_stage
 from tutelage.training.sdpo_trainer import SDPOTrainer

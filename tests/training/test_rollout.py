@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import pytest
 
-from tutelage.config import GrpoConfig
 from tutelage.environments.toy import Toy
 from tutelage.errors import EnvironmentBroken
 from tutelage.experience import Experience, Guardrail, Recall, Skill, Source
+from tutelage.stage_config import GrpoConfig
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.online import task_of, task_rows

@@ -6,10 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tutelage.config import SdpoConfig
 from tutelage.corrections import CORRECTION, Correction
 from tutelage.errors import ConfigError
 from tutelage.experience import Recall
+from tutelage.stage_config import SdpoConfig
 from tutelage.training import sdpo, weights
 from tutelage.training.base import run_stage
 from tutelage.training.rollout import Rollouts

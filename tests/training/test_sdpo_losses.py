@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tutelage.config import SdpoConfig
+from tutelage.stage_config import SdpoConfig
 from tutelage.training import sdpo, weights
 from tutelage.training.online import settings
 from tutelage.training.privileged import Privileged

@@ -7,9 +7,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from tutelage.config import SftConfig
 from tutelage.corrections import Correction
 from tutelage.errors import TutelageError
+from tutelage.stage_config import SftConfig
 from tutelage.training import sft, trl_adapter, weights
 from tutelage.training.base import StageContext, StageResult, run_stage
 from tutelage.types import Diagnosis, Ending, Split, Step, Task, Trajectory

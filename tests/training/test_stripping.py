@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tutelage.config import SdpoConfig
 from tutelage.experience import Recall
+from tutelage.stage_config import SdpoConfig
 from tutelage.training import sdpo, weights
 from tutelage.training.privileged import Privileged
 from tutelage.training.rollout import Rollouts

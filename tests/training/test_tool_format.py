@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage import tools as tooling
-from tutelage.config import SdpoConfig
 from tutelage.conversation import conversation, split_reply
+from tutelage.stage_config import SdpoConfig
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.policy import StudentPolicy

@@ -7,12 +7,13 @@ import pytest
 
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.llm_policy import LLMPolicy
-from tutelage.config import ActConfig, DistillConfig
+from tutelage.config import ActConfig
 from tutelage.corrections import Correction, keep
 from tutelage.environments.toy import Toy
 from tutelage.errors import ConfigError
 from tutelage.llm import LLM
 from tutelage.measures import Student
+from tutelage.stage_config import DistillConfig
 from tutelage.training import weights
 from tutelage.training.whitebox import check_tokenizers, find_teacher, fit_vocabulary, tokenizer_digest
 from tutelage.types import Split

@@ -5,8 +5,8 @@ import signal
 from dataclasses import replace
 from typing import ClassVar
 
-from tutelage.config import DistillConfig, GrpoConfig, SdpoConfig, SftConfig, StageConfig
 from tutelage.environments.toy import Toy
+from tutelage.stage_config import DistillConfig, GrpoConfig, SdpoConfig, SftConfig, StageConfig
 from tutelage.training import ranks
 from tutelage.training.base import StageContext, StageResult, run_stage
 

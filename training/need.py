@@ -20,8 +20,8 @@ from tutelage.training.weights import compute_dtype, ensure, load_tokenizer
 from tutelage.types import Trajectory
 
 GIBIBYTE = 2**30
-LIBRARIES = int(0.75 * GIBIBYTE)
-"""The interpreter with torch, transformers, TRL and datasets loaded."""
+LIBRARIES = int(0.9 * GIBIBYTE)
+"""The interpreter with torch, transformers, TRL and datasets loaded and at work."""
 ALLOCATOR = 1.1
 """What an allocator holds for each byte that is in use."""
 LONGEST = 16
@@ -134,15 +134,18 @@ def estimate(stage: StageConfig, config: Config, shape: Shape, lengths: Lengths)
     arithmetic = compute_dtype(student.dtype).itemsize
     adapter = shape.adapter(student.lora_rank) if student.method == "lora" else 0
     trained = adapter or shape.parameters
-    rows = min(stage.micro_batch_size or stage.batch_size, -(-stage.batch_size // student.processes))
+    share = -(-stage.batch_size // student.processes)
+    rows = min(stage.micro_batch_size or share, share)
+    learning = _learning(stage, shape, rows, lengths, arithmetic)
+    # With one pass per step, gradients come as activations go; with several, the first one's stay.
+    gradients = 4 * trained if rows < share else max(0, 4 * trained - sum(learning.values()))
     parts = {
         "libraries": LIBRARIES,
         "weights": _weights(shape, student.quantize) + 4 * adapter,
-        "gradients": 4 * trained,
+        "gradients": gradients,
         "optimizer": 8 * trained,
         **_copies(stage, shape, trained, adapter),
     }
-    learning = _learning(stage, shape, rows, lengths, arithmetic)
     if rollouts:
         if arithmetic < 4 or adapter:
             parts["generation copy"] = arithmetic * shape.parameters

@@ -40,7 +40,7 @@ print(json.dumps([peak, need.needs(config, "tiny", episodes)[0].total]))
 
 
 def config(**changes: object) -> Config:
-    stages = [{"type": "sft", "steps": 2, "batch_size": 48}, {"type": "sdpo", "batch_size": 8}]
+    stages = [{"type": "sft", "steps": 2, "batch_size": 36}, {"type": "sdpo", "batch_size": 8}]
     student = {"weights": "tiny", "dtype": "float32", "max_new_tokens": 30, "max_length": 2000}
     return Config.model_validate({"student": {**student, **changes}, "act": {"max_steps": 4}, "stages": stages})
 
@@ -97,10 +97,10 @@ def test_a_stage_that_does_not_fit_is_refused_with_what_would(monkeypatch: pytes
     monkeypatch.setattr(need, "available", lambda: enough)
     need.check(settings, "tiny", episodes, [0])
     monkeypatch.setattr(need, "available", lambda: enough - 1)
-    with pytest.raises(ConfigError, match=r"stages.0 \(sft\) needs about .* set stages.0.micro_batch_size = 24 "):
+    with pytest.raises(ConfigError, match=r"stages.0 \(sft\) needs about .* set stages.0.micro_batch_size = 18 "):
         need.check(settings, "tiny", episodes, [0])
     stages = list(settings.stages)
-    stages[0] = stages[0].model_copy(update={"micro_batch_size": 24})
+    stages[0] = stages[0].model_copy(update={"micro_batch_size": 18})
     need.check(settings.model_copy(update={"stages": tuple(stages)}), "tiny", episodes, [0])
     monkeypatch.setattr(need, "available", lambda: 1000)
     with pytest.raises(ConfigError, match="take a smaller student"):
@@ -134,7 +134,7 @@ def test_a_limit_on_the_address_space_counts() -> None:
 def test_the_estimate_is_near_the_peak_of_a_real_run(tmp_path: Path) -> None:
     """Fine-tuning of the tiny student; larger models and other stages were measured once, see docs/training.md."""
     (tmp_path / "config.json").write_text(config().model_dump_json())
-    (tmp_path / "episodes.jsonl").write_text("".join(episode(4).model_dump_json() + "\n" for _ in range(96)))
+    (tmp_path / "episodes.jsonl").write_text("".join(episode(4).model_dump_json() + "\n" for _ in range(72)))
     command = [sys.executable, "-c", MEASURED, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -89,7 +89,8 @@ def measure(
         tokens = [
             sum(lengths[row] for row in order[start : start + args.batch]) for start in range(0, len(order), args.batch)
         ]
-        trainer = make_trainer(stage, context, model, tokenizer, rows.select(order), Steps(context, tokens))
+        steps = Steps(stage, context, lengths, lengths, order)
+        trainer = make_trainer(stage, context, model, tokenizer, rows.select(order), steps)
         trainer.args.save_strategy = "no"
         trainer.train()
         history = [entry for entry in trainer.state.log_history if "loss" in entry]

@@ -18,6 +18,9 @@ class StageConfig(Section):
     """The stage's name in ``[[stages]]``."""
     steps: int = Field(ge=1)
     """Optimiser steps."""
+    seconds: float = Field(0.0, ge=0)
+    """Training time, rollouts included, that ends the stage before `steps` do; 0 means none. Warm-up, decay and
+    withdrawal go by `steps`."""
     learning_rate: float = Field(gt=0)
     batch_size: int = Field(8, ge=1)
     """Rows (SFT) or episodes (GRPO, SDPO) per optimiser step."""

@@ -119,6 +119,19 @@ def lora(context: StageContext) -> Any:
     )
 
 
+def time_is_up(stage: StageConfig, taken: Sequence[float]) -> bool:
+    """Whether a stage that has a time (`StageConfig.seconds`) ends here.
+
+    It ends after the step that comes nearest to its time: stages whose steps are long are not given more than those
+    whose steps are short. What a stage took before it was killed and continued counts.
+
+    Args:
+        taken: seconds of each step so far, those of its rollouts included.
+    """
+    total = sum(taken)
+    return bool(stage.seconds and taken) and total + total / len(taken) / 2 >= stage.seconds
+
+
 def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
     """Run one stage to its end, continuing from its last checkpoint if there is one.
 

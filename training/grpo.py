@@ -122,6 +122,7 @@ def make_trainer(
         tasks = [task_of(prompt) for prompt in prompts]
         episodes = rollouts(tasks, trainer.accelerator.unwrap_model(trainer.model))
         flat = sequences(episodes, stage, end=int(tokenizer.eos_token_id))
+        rollouts.figures[-1]["trained_tokens"] = float(sum(ranks.everyone([sum(item.mask) for item in flat])))
         masks = [torch.tensor(item.mask) for item in flat]
         trainer.scored = pad(masks, padding_value=0, padding_side="right").to(trainer.accelerator.device)
         return {

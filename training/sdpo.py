@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.corrections import keep
 from tutelage.errors import ConfigError
 from tutelage.stage_config import SdpoConfig
-from tutelage.training import weights
+from tutelage.training import ranks, weights
 from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
 from tutelage.training.privileged import Privileged
@@ -84,7 +84,10 @@ def make_trainer(
     def rollout(rows: Sequence[dict[str, Any]], trainer: Any) -> list[ScoredEpisode]:
         tasks = [task_of(row["prompt"]) for row in rows]
         scored = privileged.score(rollouts(tasks, trainer.accelerator.unwrap_model(trainer.model)))
-        rollouts.figures[-1].update(privileged.figures)
+        alone = stage.distillation_weight == 1
+        counts = [sum(item.distilled()) if alone else item.counts * len(item.sampled) for item in scored]
+        trained = {"trained_tokens": float(sum(ranks.everyone(counts)))}
+        rollouts.figures[-1].update(privileged.figures | trained)
         return scored
 
     # TRL loads a full fine-tune's teacher from this path, in the student's dtype (float32; in bfloat16 an

@@ -8,6 +8,7 @@ laid out beforehand (`samples.row_order`), so the same seed gives the same run, 
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,22 @@ from trl import SFTTrainer
 from tutelage.errors import TutelageError
 from tutelage.stage_config import SftConfig
 from tutelage.training import ranks, weights
-from tutelage.training.base import StageContext, StageResult, load_start, lora
+from tutelage.training.base import StageContext, StageResult, load_start, lora, time_is_up
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.policy import merged
-from tutelage.training.samples import row_order, sft_rows
+from tutelage.training.samples import IGNORED, row_order, sft_rows
 from tutelage.training.trl_adapter import label_positions_only
 
-KEPT = ("loss", "grad_norm", "learning_rate", "entropy", "mean_token_accuracy", "tokens_per_second", "seconds")
+KEPT = (
+    "loss",
+    "grad_norm",
+    "learning_rate",
+    "entropy",
+    "mean_token_accuracy",
+    "tokens_per_second",
+    "trained_tokens",
+    "seconds",
+)
 
 
 def run(stage: SftConfig, context: StageContext) -> StageResult:
@@ -47,17 +57,14 @@ def run(stage: SftConfig, context: StageContext) -> StageResult:
         )
     lengths = [len(ids) for ids in rows.dataset["input_ids"]]
     order = row_order(lengths, batch_size=stage.batch_size, steps=stage.steps, seed=context.seed)
-    tokens = [
-        sum(lengths[row] for row in order[start : start + stage.batch_size])
-        for start in range(0, len(order), stage.batch_size)
-    ]
-    steps = Steps(context, tokens)
+    steps = Steps(stage, context, lengths, _learned(rows.dataset), order)
     trainer = make_trainer(stage, context, model, tokenizer, rows.dataset.select(order), steps)
     trainer.remove_callback(PrinterCallback)
     with label_positions_only():
         trainer.train(resume_from_checkpoint=last_checkpoint(context.checkpoints))
     trained = trainer.accelerator.unwrap_model(trainer.model)
     ranks.agree(lambda: weights.digest(trained), "weights")
+    used = set(order[: trainer.state.global_step * stage.batch_size])
     digest = ranks.first(lambda: _save(trained, tokenizer, context))
     counts = {
         "rows": len(lengths),
@@ -68,7 +75,7 @@ def run(stage: SftConfig, context: StageContext) -> StageResult:
     return StageResult(
         folder=context.folder,
         digest=digest,
-        trajectories=tuple(dict.fromkeys(rows.trajectories[row] for row in sorted(set(order)))),
+        trajectories=tuple(dict.fromkeys(rows.trajectories[row] for row in sorted(used))),
         metrics=[(0, {name: float(value) for name, value in counts.items()}), *_metrics(trainer.state.log_history)],
     )
 
@@ -132,11 +139,24 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 class Steps(TrainerCallback):
-    """Measures every step and reports progress; the trainer keeps the figures in its own history."""
+    """Measures every step, reports progress and ends the stage in time; the trainer keeps the figures in its history.
 
-    def __init__(self, context: StageContext, tokens: list[int]) -> None:
-        self.context, self.tokens = context, tokens
-        """`tokens` counts those of each step, padding excluded."""
+    Args:
+        lengths: tokens of each row, padding excluded.
+        learned: those of them that carry loss.
+        order: rows of all batches, one after the other.
+    """
+
+    def __init__(
+        self,
+        stage: SftConfig,
+        context: StageContext,
+        lengths: Sequence[int],
+        learned: Sequence[int],
+        order: Sequence[int],
+    ) -> None:
+        self.stage, self.context = stage, context
+        self._lengths, self._learned, self._order = lengths, learned, order
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.began = time.monotonic()
@@ -146,11 +166,24 @@ class Steps(TrainerCallback):
         self.context.progress("sft", state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            state.log_history[-1] |= {
-                "seconds": self.seconds,
-                "tokens_per_second": self.tokens[state.global_step - 1] / self.seconds,
-            }
+        if not logs or "loss" not in logs:  # the summary at the end
+            return
+        size = self.stage.batch_size
+        rows = self._order[(state.global_step - 1) * size : state.global_step * size]
+        state.log_history[-1] |= {
+            "seconds": self.seconds,
+            "tokens_per_second": sum(self._lengths[row] for row in rows) / self.seconds,
+            "trained_tokens": sum(self._learned[row] for row in rows),
+        }
+        taken = [entry["seconds"] for entry in state.log_history if "seconds" in entry]
+        if ranks.first(lambda: time_is_up(self.stage, taken)):
+            control.should_training_stop = True
+            control.should_save = False  # a stage killed behind this must not go on from here
+
+
+def _learned(rows: Dataset) -> list[int]:
+    """Tokens of each row that carry loss."""
+    return [sum(label != IGNORED for label in labels) for labels in rows["labels"]]
 
 
 def _save(model: Any, tokenizer: PreTrainedTokenizerBase, context: StageContext) -> str:

@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerCallback
 from tutelage.results import AlarmDoc, save
 from tutelage.training import checkpoints, ranks
 from tutelage.training.alarms import Alarm, Watch
-from tutelage.training.base import StageContext
+from tutelage.training.base import StageContext, time_is_up
 from tutelage.training.brakes import START, Brakes
 from tutelage.training.probe import drift, probe, probe_tasks
 from tutelage.training.rollout import Episode, Rollouts
@@ -141,7 +141,10 @@ class Figures(TrainerCallback):
         self._seen = self.rollouts.played
         self._learnt[step] = self._seen
         values = self._figures(logs, fresh)
-        due = self._probes and (step % self.stage.alarms.probe_every == 0 or step == state.max_steps)
+        last = step == state.max_steps or time_is_up(
+            self.stage, [item["step_seconds"] for item in (*self.history, values)]
+        )
+        due = self._probes and (step % self.stage.alarms.probe_every == 0 or last)
         if due:
             values["probe"] = self._probe()
         self.history.append(values)
@@ -153,7 +156,9 @@ class Figures(TrainerCallback):
         elif fresh:
             self.brakes.confirm()
         values["watch_seconds"] = time.monotonic() - began
-        if alarm is None and not control.should_training_stop and step < state.max_steps:
+        if alarm is None and last:
+            control.should_training_stop = True
+        elif alarm is None and not control.should_training_stop:
             self._save(step, proven=bool(due) and not self.watch.suspects)
 
     # -- the rest -------------------------------------------------------------------------------

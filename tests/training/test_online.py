@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from tutelage.config import Config
 from tutelage.results import AlarmDoc, load
 from tutelage.stage_config import GrpoConfig
 from tutelage.training import brakes, checkpoints, grpo, probe, rollout, watching, weights
-from tutelage.training.base import StageContext, StageResult, run_stage
+from tutelage.training.base import StageContext, StageResult, run_stage, time_is_up
 from tutelage.training.policy import generation_copy
 from tutelage.training.rollout import Rollouts
 from tutelage.types import Split
@@ -110,6 +113,26 @@ def test_a_loss_that_is_not_a_number_reaches_no_weights(stage_context, monkeypat
     assert weights.digest(saved) == result.digest != weights.digest(weights.load("tiny")[0])
     assert len(result.trajectories) == 4, "of the first batch, whose loss is in the weights"
     assert len(context.record.trajectories(arm="grpo")) == 12, "all are kept"
+
+
+def test_a_stage_ends_in_its_time(stage_context, monkeypatch) -> None:
+    """Each step takes a second, as the clock here has it, and the third ends nearest to three seconds."""
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=partial(next, count(0.0))))
+    stage = stage_of(9, probe_tasks=2, probe_every=8).model_copy(update={"seconds": 3.1})
+    context = stage_context()
+    result, alarms = run(context, stage)
+    assert [values["step_seconds"] for step, values in result.metrics if step] == [1.0] * 3
+    assert "probe" in result.metrics[-1][1], "the last step's, as always"
+    assert not alarms
+    assert len(result.trajectories) == 3 * stage.batch_size == len(context.record.trajectories(arm="grpo"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "taken", "over"),
+    [(0.0, [9.0], False), (5.0, [], False), (5.0, [2.0, 1.9], False), (5.0, [2.0, 2.1], True), (1.0, [60.0], True)],
+)
+def test_time_is_up_after_the_step_that_ends_nearest(seconds, taken, over) -> None:
+    assert time_is_up(GrpoConfig(seconds=seconds), taken) is over
 
 
 def test_without_good_weights_it_ends_with_those_it_began_with(stage_context, drifting) -> None:

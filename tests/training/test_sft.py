@@ -3,6 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,6 +72,28 @@ def test_learns_and_repeats_itself_after_a_kill(stage_context: Callable[..., Sta
     model, _ = weights.load(str(result.folder))
     assert weights.digest(model) == result.digest
     assert model.config.use_cache
+
+
+def test_a_stage_ends_in_its_time_killed_or_not(
+    stage_context: Callable[..., StageContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four steps of a second each, as the clock here has it; what was taken before the kill counts."""
+    monkeypatch.setattr(sft, "time", SimpleNamespace(monotonic=partial(next, count(0.0))))
+    stage = STAGE.model_copy(update={"seconds": 4.0})
+    context = training(stage_context, "timed")
+
+    def kill(what: str, done: int, total: int) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_stage(stage, dataclasses.replace(context, progress=kill))
+    result = run_stage(stage, context)
+    assert [step for step, _ in result.metrics] == [0, 1, 2, 3, 4]
+    assert len(result.trajectories) == 16, "four batches, and none of those that were only laid out"
+    whole = run_stage(stage, training(stage_context, "whole"))
+    assert result.digest == whole.digest
+    assert all(0 < values["trained_tokens"] for step, values in result.metrics if step)
 
 
 def test_adapter_is_merged_and_kept(stage_context: Callable[..., StageContext]) -> None:

@@ -169,18 +169,32 @@ def train(workspace: Workspace, cycle: int, report: Reporter, stages: Sequence[S
         planned = workspace.config.model_copy(update={"stages": tuple(stages)})
         check(planned, weights_of(student, workspace.folder), experience_trajectories(workspace), left)
     for index, stage in enumerate(stages):
-        made = workspace.record.get("stage", f"{cycle}/{index}")
-        if made is not None:
-            student = workspace.record.student(str(made["student"]))
-            continue
-        student = _train_stage(workspace, cycle, index, stage, student, report)
-        track(workspace, report)
+        student = train_stage(workspace, cycle, index, stage, student, report)
+        if index in left:
+            track(workspace, report)
 
 
-def _train_stage(
-    workspace: Workspace, cycle: int, index: int, stage: StageConfig, student: Student, report: Reporter
+def train_stage(
+    workspace: Workspace,
+    cycle: int,
+    index: int,
+    stage: StageConfig,
+    student: Student,
+    report: Reporter,
+    *,
+    key: str = "",
 ) -> Student:
+    """The student that a stage makes of `student`, or made of it before.
+
+    Args:
+        index: the stage's place in the cycle, which says what tasks it plays and how it is seeded.
+        key: what it is called in the record; default: cycle and place.
+    """
     record, name = workspace.record, str(getattr(stage, "type", type(stage).__name__))
+    key = key or f"{cycle}/{index}"
+    made = record.get("stage", key)
+    if made is not None:
+        return record.student(str(made["student"]))
     number = max(known.number for known in record.students()) + 1
     report.say(f"[bold]{name}[/bold]: {student.label} → student@{number}, {stage.steps} steps")
     context = StageContext(
@@ -218,8 +232,8 @@ def _train_stage(
     with record.transaction():
         record.add_student(new)
         for step, values in result.metrics:
-            record.add_metrics(f"{cycle}/{index}-{name}", step, values)
-        record.put("stage", f"{cycle}/{index}", {"student": new.id, "stage": name})
+            record.add_metrics(f"{key}-{name}", step, values)
+        record.put("stage", key, {"student": new.id, "stage": name})
     return new
 
 

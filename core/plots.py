@@ -79,6 +79,45 @@ def curve(points: Sequence[tuple[float, float]], name: str) -> Markup:
     return _svg(width, height, parts, name)
 
 
+def lines(
+    series: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, name: str, unit: str = "", axis: str = ""
+) -> Markup:
+    """Several lines of (x, y) points in one chart, each with its name at the right; an empty one is only named.
+
+    The CSS class of a line is ``series series-N``, N counting from 0.
+    """
+    width, height, left, right, top, bottom = 640, 300, 64, 200, 28, 40
+    finite = [[(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)] for _, points in series]
+    every = [point for points in finite for point in points]
+    if not every:
+        return _svg(width, 60, [_text(8, 14, name, "name", "start"), _text(8, 40, "no values", "tick", "start")], name)
+    first, last = min(x for x, _ in every), max(x for x, _ in every)
+    least, most = min(y for _, y in every), max(y for _, y in every)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - first) / (last - first) if last > first else 0.5
+        up = (y - least) / (most - least) if most > least else 0.5
+        return left + (width - left - right) * across, height - bottom - (height - top - bottom) * up
+
+    parts = [_text(left, 14, name, "name", "start"), _text(width - right, height - 8, axis, "tick", "end")]
+    for value in sorted({least, (least + most) / 2, most}):
+        y = place(first, value)[1]
+        parts.append(_line(left, y, width - right, y, "grid"))
+        parts.append(_text(left - 6, y + 4, f"{value:.3g}{unit}", "tick", "end"))
+    for value, anchor in {first: "start", last: "end"}.items():
+        parts.append(_text(place(value, least)[0], height - 24, f"{value:.4g}", "tick", anchor))
+    for number, ((label, _), points) in enumerate(zip(series, finite, strict=True)):
+        at = [place(x, y) for x, y in sorted(points)]
+        marks = Markup("").join(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(*point) for point in at)
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
+        y = top + 18 * number
+        drawn = Markup('<polyline points="{}"/>').format(path) + marks
+        drawn += _line(width - right + 14, y, width - right + 34, y, "key")
+        parts.append(Markup('<g class="series series-{}">').format(number) + drawn + Markup("</g>"))
+        parts.append(_text(width - right + 40, y + 4, label, "tick", "start"))
+    return _svg(width, height, parts, name)
+
+
 def _svg(width: float, height: float, parts: Sequence[Markup], label: str) -> Markup:
     head = Markup('<svg viewBox="0 0 {:g} {:g}" width="{:g}" height="{:g}" role="img" aria-label="{}">')
     return head.format(width, height, width, height, label) + Markup("").join(parts) + Markup("</svg>")

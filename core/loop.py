@@ -18,7 +18,8 @@ from tutelage import distilling, evidence, gate, measure
 from tutelage.config import Config
 from tutelage.errors import ConfigError
 from tutelage.progress import Reporter
-from tutelage.training import tracking, weights
+from tutelage.training import need, tracking, weights
+from tutelage.training.base import weights_of
 from tutelage.usage import BY_CYCLE
 from tutelage.workspace import Workspace
 
@@ -44,6 +45,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 FREE_TO_CHANGE = {"workspace", "loop", "annotate", "budget", "cassette", "tracking"}
 """Settings that may differ when an unfinished cycle goes on."""
+OF_MEMORY = {"micro_batch_size", "gradient_checkpointing"}
+"""Settings of a stage that may: they say how its steps are reckoned, not what it learns."""
 
 
 class CycleState(TypedDict):
@@ -57,7 +60,8 @@ def run(workspace: Workspace, kind: str, report: Reporter) -> int:
         The number of the last cycle.
 
     Raises:
-        ConfigError: an unfinished cycle of another kind, or with other settings, is in the way; 4 bits without a GPU.
+        ConfigError: an unfinished cycle of another kind, or with other settings, is in the way; 4 bits without a GPU; a
+            stage needs more memory than there is.
         MissingPart: the tracker, or what quantises weights, is not installed.
         RecordError: the runs of the workspace are another tenant's.
     """
@@ -70,18 +74,26 @@ def run(workspace: Workspace, kind: str, report: Reporter) -> int:
     unfinished = last > 0 and cycles[str(last)]["status"] != "finished"
     if unfinished:
         _check_same(workspace.config, cycles[str(last)], kind, last)
+    if "train" in KINDS[kind] and (unfinished or kind != "run" or _cycles_left(workspace)):
+        _check_memory(workspace, last if unfinished else last + 1, begun=unfinished)
+    if unfinished:
         _run_cycle(workspace, last, kind, report)
     elif kind != "run":
         last += 1
         _begin(workspace, last, kind)
         _run_cycle(workspace, last, kind, report)
     if kind == "run":
-        done = [key for key, body in workspace.record.items("loop").items() if body["kind"] == "run"]
-        for _ in range(workspace.config.loop.cycles - len(done)):
+        for _ in range(_cycles_left(workspace)):
             last += 1
             _begin(workspace, last, kind)
             _run_cycle(workspace, last, kind, report)
     return last
+
+
+def _cycles_left(workspace: Workspace) -> int:
+    """How many cycles of ``run`` are still to begin."""
+    done = [body for body in workspace.record.items("loop").values() if body["kind"] == "run"]
+    return max(0, workspace.config.loop.cycles - len(done))
 
 
 def _begin(workspace: Workspace, cycle: int, kind: str) -> None:
@@ -92,13 +104,29 @@ def _begin(workspace: Workspace, cycle: int, kind: str) -> None:
 def _check_same(config: Config, body: dict[str, Any], kind: str, cycle: int) -> None:
     if body["kind"] != kind:
         raise ConfigError(f"cycle {cycle} is unfinished; finish it first with `tutelage {body['kind']}`")
-    now, then = config.model_dump(mode="json"), body["config"]
+    now, then = (_as_learnt(settings) for settings in (config.model_dump(mode="json"), body["config"]))
     changed = [key for key in now if key not in FREE_TO_CHANGE and now[key] != then.get(key)]
     if changed:
         raise ConfigError(
             f"cycle {cycle} was begun with other settings in: {', '.join(changed)}; "
             "finish it with those, or use another workspace (--set workspace=DIR)"
         )
+
+
+def _check_memory(workspace: Workspace, cycle: int, *, begun: bool) -> None:
+    """Refuse what cannot be trained before anything is played for it; the cycle looks again when it gets there."""
+    config, record = workspace.config, workspace.record
+    left = [index for index in range(len(config.stages)) if record.get("stage", f"{cycle}/{index}") is None]
+    if left:
+        student = workspace.current_student()
+        known = steps.experience_trajectories(workspace)
+        need.check(config, weights_of(student, workspace.folder), known, left, begun=begun)
+
+
+def _as_learnt(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those of memory, which one who ran out of it has to change."""
+    stages = [{name: value for name, value in stage.items() if name not in OF_MEMORY} for stage in settings["stages"]]
+    return {**settings, "stages": stages}
 
 
 def _run_cycle(workspace: Workspace, cycle: int, kind: str, report: Reporter) -> None:

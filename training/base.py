@@ -148,5 +148,5 @@ def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
             return launch.run(stage, context)
     listed = STAGES if stage.type in STAGES else STAGES | {stage.type: stage.runs or stage.type}
     run: Callable[[StageConfig, StageContext], StageResult] = resolve(stage.type, listed, what="stage")
-    with weights.quiet(), memory_spent(stage):
+    with weights.quiet(), memory_spent(stage, context.config.student.method):
         return run(stage, context)

@@ -22,17 +22,24 @@ class MemorySpent(TutelageError):
 
 
 @contextmanager
-def memory_spent(stage: StageConfig) -> Iterator[None]:
-    """Turn an allocation that failed while the stage runs into a `MemorySpent` that says what to change."""
+def memory_spent(stage: StageConfig, method: str = "full") -> Iterator[None]:
+    """Turn an allocation that failed while the stage runs into a `MemorySpent` that says what to change.
+
+    Args:
+        method: `student.method`.
+    """
     try:
         yield
     except (MemoryError, OSError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error).lower() for sign in SIGNS):
             raise
         share = stage.micro_batch_size or stage.batch_size
-        smaller = f"a smaller micro_batch_size (now {share}), " if share > 1 else ""
+        smaller = [f"a smaller micro_batch_size (now {share})"] if share > 1 else []
+        smaller += [] if stage.gradient_checkpointing else ["gradient_checkpointing = true"]
+        remedy = f"Go on with {' or '.join(smaller)}" if smaller else "Make more memory free and go on"
+        # An unfinished cycle does not go on with another method.
+        light = 'student.method = "lora" takes less still, but needs another workspace; ' if method == "full" else ""
         raise MemorySpent(
-            f"the {stage.type} stage ran out of memory; what it had trained by its last checkpoint is kept. Run it "
-            f'again with {smaller}gradient_checkpointing = true or student.method = "lora"; `tutelage need` says what '
-            "each takes"
+            f"the {stage.type} stage ran out of memory; what it had trained by its last checkpoint is kept. {remedy}; "
+            f"{light}`tutelage need` says what each takes"
         ) from error

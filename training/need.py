@@ -6,7 +6,7 @@ the factors below were counted in its code and then checked against the peak of 
 Environments are not counted: a browser takes memory of its own.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,12 @@ class Lengths:
     episode: int
     sampled: int
     """Of these, what the student samples."""
+
+
+BARE = Lengths(1, 1)
+"""What any episode has."""
+BOTH = (False, True)
+"""Stages that do not act, and those that do."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def estimate(stage: StageConfig, config: Config, shape: Shape, lengths: Lengths)
         "weights": _weights(shape, student.quantize) + 4 * adapter,
         "gradients": gradients,
         "optimizer": 8 * trained,
-        **_copies(stage, shape, trained, adapter),
+        **_copies(stage, shape, trained, adapter, arithmetic),
     }
     if rollouts:
         if arithmetic < 4 or adapter:
@@ -169,14 +175,19 @@ def _weights(shape: Shape, quantize: str) -> int:
     return int(NF4 * linear) + 2 * (shape.parameters - linear)
 
 
-def _copies(stage: StageConfig, shape: Shape, trained: int, adapter: int) -> dict[str, int]:
-    """Models beside the student; with an adapter they are its base without it, or with another adapter."""
+def _copies(stage: StageConfig, shape: Shape, trained: int, adapter: int, arithmetic: int) -> dict[str, int]:
+    """Models beside the student; with an adapter they are its base without it, or with another adapter.
+
+    Args:
+        arithmetic: bytes per number of the compute type, which a distillation's teacher is loaded in.
+    """
     if isinstance(stage, SdpoConfig) and stage.teacher != "live":
         return {"self-teacher": 4 * trained}
     if isinstance(stage, GrpoConfig) and stage.beta and not adapter:
         return {"reference": 4 * shape.parameters}
     if isinstance(stage, DistillConfig):
-        return {"teacher": 4 * (shape_of(stage.teacher).parameters if _is_named(stage.teacher) else shape.parameters)}
+        its = shape_of(stage.teacher) if _is_named(stage.teacher) else shape
+        return {"teacher": arithmetic * its.parameters}
     return {}
 
 
@@ -211,8 +222,12 @@ def needs(config: Config, name: str, trajectories: Sequence[Trajectory]) -> list
         name: weights of the student.
         trajectories: known episodes of the train split.
     """
+    return _needs(config, name, {acting: lengths_of(trajectories, config, name, acting=acting) for acting in BOTH})
+
+
+def _needs(config: Config, name: str, lengths: Mapping[bool, Lengths]) -> list[Need]:
+    """The same for episodes of these lengths, by whether the stage acts."""
     shape = shape_of(name)
-    lengths = {acting: lengths_of(trajectories, config, name, acting=acting) for acting in (False, True)}
     return [estimate(stage, config, shape, lengths[isinstance(stage, RolloutStageConfig)]) for stage in config.stages]
 
 
@@ -221,45 +236,62 @@ def available() -> int:
     return free() + (0 if torch.cuda.is_available() else min(resident(), LIBRARIES))
 
 
-def check(config: Config, name: str, trajectories: Sequence[Trajectory], left: Sequence[int]) -> None:
+def check(
+    config: Config, name: str, trajectories: Sequence[Trajectory], left: Sequence[int], *, begun: bool = True
+) -> None:
     """See that there is enough memory for each stage that is left to run, given by its place.
 
-    While no episode is known, episodes of the length that the settings allow would refuse too much: the check is
-    then passed over.
+    While no episode is known, episodes of the length that the settings allow would refuse too much: what is refused
+    then is what would not fit with the shortest.
+
+    Args:
+        begun: the cycle is under way, so that what the student learns by cannot be changed any more.
 
     Raises:
         ConfigError: there is not; the message says what to change.
     """
-    if not trajectories or not left:
+    if not left:
         return
-    there, found = available(), needs(config, name, trajectories)
+
+    def totals(changed: Config) -> list[Need]:
+        return needs(changed, name, trajectories) if trajectories else _needs(changed, name, dict.fromkeys(BOTH, BARE))
+
+    there, found = available(), totals(config)
     for place in left:
         if found[place].total > there:
             fitting = [
                 f"{change} (about {gibibytes(total)})"
-                for change, changed in smaller(config, place)
-                if (total := needs(changed, name, trajectories)[place].total) <= there
+                for change, changed in smaller(config, place, begun=begun)
+                if (total := totals(changed)[place].total) <= there
             ]
             remedy = f"set {', or '.join(fitting[:3])}" if fitting else "no smaller batch helps; take a smaller student"
+            if not fitting and begun:
+                remedy += ' or student.method = "lora", in another workspace'
             raise ConfigError(
-                f"stages.{place} ({found[place].stage}) needs about {gibibytes(found[place].total)} of memory and "
-                f"{gibibytes(there)} are free: {remedy}; `tutelage need` shows what takes how much"
+                f"stages.{place} ({found[place].stage}) needs {'about' if trajectories else 'at least'} "
+                f"{gibibytes(found[place].total)} of memory and {gibibytes(there)} are free: {remedy}; "
+                "`tutelage need` shows what takes how much"
             )
 
 
-def smaller(config: Config, place: int) -> Iterator[tuple[str, Config]]:
-    """Changes that make a stage need less, those that cost least time first, and the config with each."""
+def smaller(config: Config, place: int, *, begun: bool = False) -> Iterator[tuple[str, Config]]:
+    """Changes that make a stage need less, those that cost least time first, and the config with each.
+
+    Args:
+        begun: leave out what an unfinished cycle does not go on with.
+    """
     stage, student = config.stages[place], config.student
-    batch = stage.batch_size
-    at, rows = f"stages.{place}", stage.micro_batch_size or batch
-    sizes = [size for size in range(rows - 1, 0, -1) if not batch % size]
+    share = stage.batch_size // student.processes
+    at, rows = f"stages.{place}", min(stage.micro_batch_size or share, share)
+    sizes = [size for size in range(rows - 1, 0, -1) if not share % size]
     for size in sizes:
         yield f"{at}.micro_batch_size = {size}", _with(config, place, micro_batch_size=size)
+    light = _with(config, place, gradient_checkpointing=True, micro_batch_size=1)
     if not stage.gradient_checkpointing:
         yield f"{at}.gradient_checkpointing = true", _with(config, place, gradient_checkpointing=True)
-    light = _with(config, place, gradient_checkpointing=True, micro_batch_size=1)
-    yield f"{at}.micro_batch_size = 1 with gradient_checkpointing = true", light
-    if student.method == "full":
+        if sizes:
+            yield f"{at}.micro_batch_size = 1 with gradient_checkpointing = true", light
+    if student.method == "full" and not begun:
         lora = student.model_copy(update={"method": "lora"})
         yield 'student.method = "lora"', config.model_copy(update={"student": lora})
         both = light.model_copy(update={"student": lora})

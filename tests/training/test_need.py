@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 from tutelage.config import Config
 from tutelage.errors import ConfigError
+from tutelage.stage_config import DistillConfig
 from tutelage.training import free_memory, need, weights
 from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Tokens, Trajectory
 
@@ -89,6 +90,9 @@ def test_what_takes_less_is_estimated_to_take_less() -> None:
         assert total(place, method="lora", quantize="4bit") < total(place, method="lora")
         assert total(place) < total(place, processes=2)
     assert total(1, {"teacher": "live"}) == total(1) - 4 * shape.parameters
+    taught = DistillConfig(teacher="tiny")
+    settings = config(dtype="bfloat16")
+    assert need.estimate(taught, settings, shape, lengths).parts["teacher"] == 2 * shape.parameters
 
 
 def test_a_stage_that_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +109,23 @@ def test_a_stage_that_does_not_fit_is_refused_with_what_would(monkeypatch: pytes
     monkeypatch.setattr(need, "available", lambda: 1000)
     with pytest.raises(ConfigError, match="take a smaller student"):
         need.check(settings, "tiny", episodes, [1])
+    with pytest.raises(ConfigError, match=r"stages.1 \(sdpo\) needs at least"):
+        need.check(settings, "tiny", [], [1])
+
+
+def test_what_is_suggested_can_be_set() -> None:
+    settings = config(processes=2)
+    offered = dict(need.smaller(settings, 0))
+    for changed in offered.values():
+        Config.model_validate(changed.model_dump())
+    sizes = [
+        int(change.rpartition(" ")[2])
+        for change in offered
+        if change.startswith("stages.0.micro") and "with" not in change
+    ]
+    assert sizes == [9, 6, 3, 2, 1], "of a process's share of 18"
+    assert any("lora" in change for change in offered)
+    assert not any("lora" in change.lower() for change, _ in need.smaller(settings, 0, begun=True))
 
 
 def test_the_limits_of_containers_count(tmp_path: Path) -> None:

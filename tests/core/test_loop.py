@@ -1,0 +1,71 @@
+"""Too little memory for a stage: refused before anything is played, and what the message says can be done."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tutelage import loop
+from tutelage.config import Config
+from tutelage.cycle import collect, experience_trajectories
+from tutelage.errors import ConfigError
+from tutelage.progress import Reporter
+from tutelage.training import need
+from tutelage.workspace import Workspace
+
+QUIET = Reporter(None)
+STUDENT = {"weights": "tiny", "dtype": "float32", "max_new_tokens": 6}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., Config]:
+    def make(student: dict[str, object] = {}, **stage: object) -> Config:  # noqa: B006
+        return Config.model_validate(
+            {
+                "workspace": tmp_path / "workspace",
+                "environments": [{"name": "toy"}],
+                "teacher": {"model": "expert/toy"},
+                "student": STUDENT | student,
+                "collect": {"demonstrations": 3, "oracle": 0, "mistaken": 0, "explored": 0, "guarded": 0},
+                "act": {"max_steps": 3},
+                "stages": [{"type": "sft", "steps": 1, "batch_size": 32, **stage}],
+            }
+        )
+
+    return make
+
+
+def test_nothing_is_played_for_a_student_that_cannot_be_trained(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(config())
+    monkeypatch.setattr(need, "available", lambda: need.LIBRARIES)
+    with pytest.raises(ConfigError, match=r"stages.0 \(sft\) needs at least .* smaller student"):
+        loop.run(workspace, "run", QUIET)
+    assert workspace.record.items("loop") == {}
+    workspace.close()
+
+
+def test_a_cycle_that_was_refused_goes_on_with_what_the_message_says(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Workspace(config())
+    collect(first, 1, QUIET)
+    known = experience_trajectories(first)
+    small = config(micro_batch_size=1)
+    fits = need.needs(small, "tiny", known)[0].total
+    free = iter([2**40, fits])  # at the start; and when training begins, as others have taken it
+    monkeypatch.setattr(need, "available", lambda: next(free, fits))
+    with pytest.raises(ConfigError, match=r"set stages.0.micro_batch_size = 1 ") as refused:
+        loop.run(first, "train", QUIET)
+    assert "lora" not in str(refused.value)
+    first.close()
+    for other in (config(steps=2), config({"method": "lora"})):
+        workspace = Workspace(other)
+        with pytest.raises(ConfigError, match="begun with other settings"):
+            loop.run(workspace, "train", QUIET)
+        workspace.close()
+    last = Workspace(small)
+    assert loop.run(last, "train", QUIET) == 1
+    assert [student.stage for student in last.record.students()] == ["base", "sft"]
+    last.close()

@@ -222,7 +222,9 @@ def generation_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedMod
     config = copy.deepcopy(base.config)
     if hasattr(config, "quantization_config"):  # the copy is not quantised, and saved it must not say so
         del config.quantization_config
-    made = type(base)(config).to(base.device, dtype).eval().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):  # what it begins with is overwritten; training must not miss its numbers
+        made = type(base)(config)
+    made = made.to(base.device, dtype).eval().requires_grad_(False)
     copy_weights(model, made)
     return made
 

@@ -30,11 +30,11 @@ from tutelage.record_forgetting import FORGOTTEN
 from tutelage.stage_config import GrpoConfig
 from tutelage.training.base import weights_of
 from tutelage.training.chat import ChatEncoder
-from tutelage.training.rollout import shaped_reward
+from tutelage.training.rollout import broke, shaped_reward
 from tutelage.training.samples import IGNORED, sft_rows
 from tutelage.training.weights import load_tokenizer
 from tutelage.training.whitebox import tokenizer_digest
-from tutelage.types import BROKEN, Split, Trajectory
+from tutelage.types import Split, Trajectory
 from tutelage.workspace import Workspace
 
 Format = Literal["parquet", "jsonl"]
@@ -143,7 +143,7 @@ def _unfit(workspace: Workspace, trajectory: Trajectory) -> str:
     """Why an episode that was trained on is no row any more."""
     if workspace.record.tombstone(trajectory.id) is not None:
         return FORGOTTEN
-    if trajectory.ending in BROKEN:
+    if broke(trajectory):
         return "broken"
     if not trajectory.steps or any(step.tokens is None for step in trajectory.steps):
         return "tokens erased with an experience that they spelled"

@@ -72,7 +72,6 @@ class Rollouts:
 
     def __init__(self, stage: RolloutStageConfig, context: StageContext, tokenizer: PreTrainedTokenizerBase) -> None:
         assert context.make_environment is not None, "a stage with rollouts needs an environment"
-        self.stage = stage
         self.stage, self._context, self._tokenizer = stage, context, tokenizer
         self._make_environment = context.make_environment
         self._name = str(getattr(stage, "type", "rollout"))
@@ -105,7 +104,8 @@ class Rollouts:
         every, at = ranks.everyone(tasks), ranks.place(tasks)
         if self._curriculum is not None:
             every = [task for task in self._curriculum.draw(batch, len(every) // size) for _ in range(size)]
-        trajectories = self._play(every, range(at, at + len(tasks)), self._policy(model, batch), batch)
+        policy = self.policy(model, f"{self._name}.{batch}", self.stage.temperature)
+        trajectories = self._play(every, range(at, at + len(tasks)), policy, batch)
         episodes = self._episodes(trajectories, at, model)
         played = ranks.everyone(episodes)
         if self._curriculum is not None:
@@ -114,6 +114,16 @@ class Rollouts:
         self.batches.append(episodes)
         self.figures.append(figures(played, size) | {"rollout_seconds": time.monotonic() - started})
         return episodes
+
+    def policy(self, model: Any, what: str, temperature: float) -> Policy:
+        """The student as it is now; until it is asked for again, as there is one copy to sample with.
+
+        Args:
+            what: it plays for, as its label says.
+        """
+        if self._sampler is None:
+            self._sampler = sampler(self._context.config.student, self._context.start, self._tokenizer)
+        return self._sampler(model, label=f"{self._context.student.label}+{what}", temperature=temperature)
 
     def state(self) -> dict[str, Any]:
         """What `load` takes, as JSON; the episodes themselves are not in it."""
@@ -132,13 +142,6 @@ class Rollouts:
         self.used = dict.fromkeys(state["used"])
         if self._curriculum is not None:
             self._curriculum.load(state["curriculum"])
-
-    def _policy(self, model: Any, batch: int) -> Policy:
-        """The student as it is now, sampling at the stage's temperature."""
-        if self._sampler is None:
-            self._sampler = sampler(self._context.config.student, self._context.start, self._tokenizer)
-        label = f"{self._context.student.label}+{self._name}.{batch}"
-        return self._sampler(model, label=label, temperature=self.stage.temperature)
 
     def _play(self, tasks: Sequence[Task], mine: range, policy: Policy, batch: int) -> list[Trajectory]:
         """The episodes at the places `mine` of the whole batch: first those without memory, then those with it."""
@@ -260,8 +263,8 @@ def varied(group: Sequence[Episode]) -> bool:
 def figures(episodes: Sequence[Episode], group_size: int) -> dict[str, float]:
     """What a batch of rollouts says about the student; broken episodes only count as such.
 
-    ``success`` is that of episodes without memory, as long as there are any; ``success_with_memory`` that of the
-    others. What is not a success rate is over both.
+    ``success`` is that of episodes without memory, as long as there are any, of ``tasks`` tasks; ``success_with_memory``
+    that of the others. What is not a success rate is over both.
     """
     whole = [episode for episode in episodes if not episode.broken]
     trajectories = [episode.trajectory for episode in whole]
@@ -273,6 +276,7 @@ def figures(episodes: Sequence[Episode], group_size: int) -> dict[str, float]:
     return {
         "success": _mean(alone or together),
         **({"success_with_memory": _mean(together)} if together else {}),
+        "tasks": float(sum(any(not e.broken and not e.trajectory.memory for e in group) for group in groups)),
         "reward": _mean([episode.reward for episode in whole]),
         "shaping": _mean([episode.reward - won for episode, won in zip(whole, success, strict=True)]),
         "invalid_rate": _mean([float(step.diagnosis.cause in INVALID) for step in steps]),

@@ -84,8 +84,7 @@ def make_trainer(
     def rollout(rows: Sequence[dict[str, Any]], trainer: Any) -> list[ScoredEpisode]:
         tasks = [task_of(row["prompt"]) for row in rows]
         scored = privileged.score(rollouts(tasks, trainer.accelerator.unwrap_model(trainer.model)))
-        alone = stage.distillation_weight == 1
-        counts = [sum(item.distilled()) if alone else item.counts * len(item.sampled) for item in scored]
+        counts = [trainer.trained_tokens(item) for item in scored]
         trained = {"trained_tokens": float(sum(ranks.everyone(counts)))}
         rollouts.figures[-1].update(privileged.figures | trained)
         return scored

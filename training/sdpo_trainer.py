@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from trl.trainer.utils import entropy_from_logits, pad, selective_log_softmax
+from trl.trainer.utils import pad, selective_log_softmax
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # read when trl.experimental is imported
 from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
@@ -128,6 +128,8 @@ class EpisodeSDPOTrainer(SDPOTrainer):
         super().__init__(reward_funcs=self.episode_reward, **kwargs)
         self.rollout, self.gate, self.slope = rollout, gate, slope
         self.episodes: list[ScoredEpisode] = []
+        self._noted: dict[str, tuple[float, float]] = {}
+        """Of the figures since the last log, by name: sum, and number of tokens."""
         self.teacher_context_builder: Any = _TeacherContext(self)
 
     def sample_rollouts(self, inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -161,8 +163,17 @@ class EpisodeSDPOTrainer(SDPOTrainer):
 
     def reinforced(self) -> torch.Tensor:
         """(B,) 1 for episodes that GRPO's loss learns from, 0 for those that the gate leaves to the self-teacher."""
-        left = [self.gate == "failures" and any(self._distilled(episode)) for episode in self.episodes]
+        left = [self._left_to_teacher(episode) for episode in self.episodes]
         return 1 - torch.tensor(left, dtype=torch.float32, device=self.accelerator.device)
+
+    def trained_tokens(self, episode: ScoredEpisode) -> int:
+        """How many of its tokens carry loss of either kind."""
+        if self._left_to_teacher(episode) or self.args.distillation_weight == 1:
+            return sum(self._distilled(episode))
+        return episode.counts * len(episode.sampled)
+
+    def _left_to_teacher(self, episode: ScoredEpisode) -> bool:
+        return self.gate == "failures" and any(self._distilled(episode))
 
     def _distilled(self, episode: ScoredEpisode) -> list[int]:
         mask = episode.distilled()
@@ -231,7 +242,6 @@ class EpisodeSDPOTrainer(SDPOTrainer):
         with torch.no_grad():
             student = selective_log_softmax(scored.student_logits, ids)
             gap = selective_log_softmax(scored.teacher_logits, ids) - student
-            entropy = entropy_from_logits(scored.student_logits)
         losses = apply_importance_sampling_clipping(
             losses, student, inputs["old_per_token_logps"], self.args.distillation_is_clip
         )
@@ -239,16 +249,19 @@ class EpisodeSDPOTrainer(SDPOTrainer):
             losses = losses * torch.sigmoid(self.slope * gap)
         self._note("self_distillation/distillation_loss", losses.detach(), mask)
         self._note("self_distillation/gap", gap.abs(), mask)
-        self._note("entropy", entropy, scored.completion_mask)
         loss: torch.Tensor = ((losses * mask).sum(-1) / mask.sum(-1).clamp(min=1)).mean()
         return loss
 
     def _note(self, name: str, values: torch.Tensor, mask: torch.Tensor) -> None:
-        """Log the mean of `values` over all masked tokens of all processes; nothing if there are none."""
+        """Log the mean of `values` over the masked tokens of all processes and passes; nothing if there are none."""
         sums = torch.stack([(values * mask).sum(), mask.sum().to(values.dtype)])
         total, tokens = self.accelerator.gather(sums).view(-1, 2).sum(0).tolist()
+        log = self._metrics["train" if self.model.training else "eval"]
         if tokens:
-            self._metrics["train" if self.model.training else "eval"][name].append(total / tokens)
+            # TRL averages what is in the list and empties it when it logs.
+            before, count = self._noted[name] if log[name] else (0.0, 0.0)
+            self._noted[name] = (before + total, count + tokens)
+            log[name] = [(before + total) / (count + tokens)]
 
     def _setup_teacher_model(self) -> None:
         super()._setup_teacher_model()

@@ -86,8 +86,8 @@ def divergence(p, q, alpha):
 
 
 def reference(student, teacher, batch, stage):
-    """(loss, gap, entropy, ratios) by definition: one episode at a time, without padding, all logits."""
-    policy, told, gaps, entropies, ratios = [], [], [], [], []
+    """(loss, gap, ratios) by definition: one episode at a time, without padding, all logits."""
+    policy, told, gaps, ratios = [], [], [], []
     rewards = torch.tensor([episode.reward for episode in batch], dtype=torch.float64).view(-1, 2)
     advantages = ((rewards - rewards.mean(1, keepdim=True)) / (1 + 1e-4)).flatten()
     for episode, advantage in zip(batch, advantages, strict=True):
@@ -119,11 +119,10 @@ def reference(student, teacher, batch, stage):
         mask = torch.tensor(chosen, dtype=torch.float64)
         told.append((each * mask).sum() / mask.sum().clamp(min=1))
         gaps += [(its - own).abs()[mask.bool()]]
-        entropies.append(-(p * p.log()).sum(-1))
         ratios.append(ratio)
     weight = stage.distillation_weight
     loss = (1 - weight) * torch.cat(policy).mean() + weight * torch.stack(told).mean()
-    return loss, torch.cat(gaps).mean(), torch.cat(entropies).mean(), torch.cat(ratios)
+    return loss, torch.cat(gaps).mean(), torch.cat(ratios)
 
 
 def gradient(loss, model):
@@ -155,7 +154,7 @@ def test_loss_and_gradient_equal_plain_pytorch(stage_context, changed):
     trainer.rollout = lambda rows, _: batch
     inputs = trainer._prepare_training_batch([trainer.train_dataset[index // 2] for index in range(4)])
     student = in_doubles(trainer.model)
-    loss, gap, entropy, ratios = reference(student, in_doubles(trainer.teacher_model), batch, stage)
+    loss, gap, ratios = reference(student, in_doubles(trainer.teacher_model), batch, stage)
     assert ratios.max() > 2 > 0.8 > ratios.min(), "both clips are at work"
     ours = trainer.compute_loss(trainer.model, inputs)
     assert abs(ours.item() - loss.item()) < 1e-5
@@ -163,7 +162,6 @@ def test_loss_and_gradient_equal_plain_pytorch(stage_context, changed):
     assert its.norm() > 0.01
     assert (mine - its).abs().max() < 1e-5
     assert trainer._metrics["train"]["self_distillation/gap"] == [pytest.approx(gap.item(), abs=1e-5)]
-    assert trainer._metrics["train"]["entropy"] == [pytest.approx(entropy.item(), abs=1e-5)]
 
 
 def test_several_passes_add_up_to_the_batch(stage_context):
@@ -175,10 +173,28 @@ def test_several_passes_add_up_to_the_batch(stage_context):
     trainer.rollout = lambda rows, _: batch
     inputs = trainer._prepare_training_batch([trainer.train_dataset[index // 2] for index in range(4)])
     student = in_doubles(trainer.model)
-    expected = gradient(reference(student, in_doubles(trainer.teacher_model), batch, stage)[0], student)
+    loss, gap, _ = reference(student, in_doubles(trainer.teacher_model), batch, stage)
+    expected = gradient(loss, student)
     passes = [{name: tensor[place : place + 1] for name, tensor in inputs.items()} for place in range(4)]
     summed = sum(gradient(trainer.compute_loss(trainer.model, one), trainer.model) for one in passes)
     assert (summed - expected).abs().max() < 1e-5
+    logged = trainer._metrics["train"]["self_distillation/gap"]
+    assert logged == [pytest.approx(gap.item(), abs=1e-5)], "per distilled token, not per pass"
+
+
+@pytest.mark.parametrize(
+    ("changed", "each"),
+    [
+        ({}, [11, 9, 2, 0]),
+        ({"distillation_weight": 1.0}, [5, 8, 0, 0]),
+        ({"gate": "failures"}, [11, 8, 2, 0]),
+        ({"gate": "failures", "distillation_weight": 1.0}, [0, 8, 0, 0]),
+    ],
+    ids=str,
+)
+def test_tokens_that_carry_loss_are_counted(stage_context, changed, each):
+    trainer = trainer_of(stage_context(), STAGE.model_copy(update=changed))
+    assert [trainer.trained_tokens(episode) for episode in episodes()] == each
 
 
 def test_padding_on_the_left_changes_nothing(stage_context):

@@ -77,6 +77,9 @@ class AlarmsConfig(Section):
     """Mean of |log p_teacher/p_student| per distilled token, in nats (SDPO)."""
     invalid: AlarmConfig = AlarmConfig(threshold=0.5)
     """Share of invalid actions, if it is also twice that of the first batch."""
+    success: AlarmConfig = AlarmConfig(threshold=0.5)
+    """Share of the rollouts' success in the best batches so far that the newest ones lost. Half, and clearly so
+    (`training.decline`): sampled rollouts of a few tasks tell no smaller loss from chance; a probe does."""
     probe: AlarmConfig = AlarmConfig(threshold=0.15)
     """Loss of success on the probe tasks since the stage began."""
     probe_tasks: int = Field(0, ge=0)
@@ -86,6 +89,20 @@ class AlarmsConfig(Section):
     """Optimiser steps between probes."""
     restores: int = Field(2, ge=0)
     """How often the stage may go back before it is stopped instead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, value: Any) -> Any:
+        """An alarm that is told its action alone keeps its threshold, and the other way round."""
+        if not isinstance(value, dict):
+            return value
+        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        return {
+            name: defaults[name].model_dump() | given
+            if isinstance(given, dict) and isinstance(defaults.get(name), AlarmConfig)
+            else given
+            for name, given in value.items()
+        }
 
 
 class RolloutStageConfig(StageConfig):

@@ -6,15 +6,12 @@ from itertools import islice
 from statistics import fmean
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from tutelage.agents.graph import run_episodes
 from tutelage.training import weights
 from tutelage.training.base import StageContext
-from tutelage.training.policy import StudentPolicy, generation_copy
-from tutelage.training.rollout import Episode
+from tutelage.training.rollout import Episode, broke
 from tutelage.training.stripping import rescored
-from tutelage.types import Split, Task
+from tutelage.types import Policy, Split, Task
 
 
 def probe_tasks(context: StageContext, count: int) -> list[Task]:
@@ -38,19 +35,16 @@ def probe_tasks(context: StageContext, count: int) -> list[Task]:
     return turns[:count]
 
 
-def probe(tasks: Sequence[Task], context: StageContext, model: Any, tokenizer: PreTrainedTokenizerBase) -> float:
-    """Success of `model` on `tasks`, each played once, greedily and without memory; broken episodes count as failed."""
+def probe(tasks: Sequence[Task], context: StageContext, policy: Policy) -> float | None:
+    """Success on `tasks`, each played once and without memory, broken episodes left out; None if all broke.
+
+    Args:
+        policy: the student; greedy, so that the same weights always come to the same.
+    """
     assert context.make_environment is not None
-    student = context.config.student
-    policy = StudentPolicy(
-        generation_copy(model, weights.compute_dtype(student.dtype)),
-        tokenizer,
-        label=f"{context.student.label}+probe",
-        max_new_tokens=student.max_new_tokens,
-        max_length=student.max_length,
-    )
     played = run_episodes(tasks, policy, context.make_environment, act=context.config.act, seed=context.seed)
-    return fmean(float(item.success) for item in played)
+    whole = [float(item.success) for item in played if not broke(item)]
+    return fmean(whole) if whole else None
 
 
 def drift(

@@ -10,6 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from hashlib import sha256
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -18,9 +19,10 @@ from transformers import Trainer, TrainerCallback
 
 from tutelage.results import AlarmDoc, save
 from tutelage.training import checkpoints, ranks
-from tutelage.training.alarms import Alarm, Watch
+from tutelage.training.alarms import ALARMS, Alarm, Watch
 from tutelage.training.base import StageContext, time_is_up
 from tutelage.training.brakes import START, Brakes
+from tutelage.training.decline import BATCHES
 from tutelage.training.probe import drift, probe, probe_tasks
 from tutelage.training.rollout import Episode, Rollouts
 
@@ -72,8 +74,9 @@ class Figures(TrainerCallback):
         self._ids: dict[int, list[str]] = {}
         """Number of a batch → ids of its trajectories in the record, without those that broke."""
         alarms = self.stage.alarms
-        settings = [getattr(alarms, name) for name in ("length", "entropy", "kl", "gap", "invalid", "probe")]
-        self.watch = Watch(alarms)
+        settings = [getattr(alarms, name) for name in ALARMS]
+        families = len({(task.environment, task.family) for task in context.tasks})
+        self.watch = Watch(alarms, max(BATCHES, -(-families * self.stage.group_size // self.stage.batch_size)))
         self.brakes = Brakes(
             context.checkpoints, whole=any(item.action == "restore" for item in settings), writes=ranks.rank() == 0
         )
@@ -102,7 +105,9 @@ class Figures(TrainerCallback):
             for name, part in self.parts.items():
                 part.load(self._state["parts"][name])
             self._seen = self.rollouts.played
-            used = self.rollouts.played * self.stage.batch_size // self.stage.group_size
+            # By steps: after going back within a batch's iterations, another one is made of the same rows.
+            batches = self._state["step"] // getattr(self.stage, "iterations", 1)
+            used = batches * self.stage.batch_size // self.stage.group_size
             rows: Any = trainer.train_dataset
             trainer.train_dataset = rows.select(range(used, len(rows)))
 
@@ -115,7 +120,7 @@ class Figures(TrainerCallback):
         else:
             self.brakes.begin(self.trainer)
             if self._probes:
-                self.begun = {"probe": self._probe()}
+                self.begun = self._probe()
                 self.watch.look(self.begun)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -146,7 +151,7 @@ class Figures(TrainerCallback):
         )
         due = self._probes and (step % self.stage.alarms.probe_every == 0 or last)
         if due:
-            values["probe"] = self._probe()
+            values |= self._probe()
         self.history.append(values)
         alarm = self.watch.look(values)
         if alarm is not None:
@@ -159,7 +164,9 @@ class Figures(TrainerCallback):
         if alarm is None and last:
             control.should_training_stop = True
         elif alarm is None and not control.should_training_stop:
-            self._save(step, proven=bool(due) and not self.watch.suspects)
+            # A batch of hard tasks says less about success than a probe that was passed.
+            self._save(step, proven="probe" in values and not self.watch.suspects.keys() - {"success"})
+            values["watch_seconds"] = time.monotonic() - began  # with the writing, which a checkpoint cannot know yet
 
     # -- the rest -------------------------------------------------------------------------------
 
@@ -188,9 +195,11 @@ class Figures(TrainerCallback):
     def _scheduler(self) -> Any:
         return self.trainer.lr_scheduler
 
-    def _probe(self) -> float:
+    def _probe(self) -> dict[str, float]:
+        """The probe's figure; none if all of its episodes broke."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        return ranks.first(lambda: probe(self._probes, self.context, model, self.tokenizer))
+        found = ranks.first(lambda: probe(self._probes, self.context, self.rollouts.policy(model, "probe", 0.0)))
+        return {} if found is None else {"probe": found}
 
     def _brake(self, alarm: Alarm, step: int, control: Any) -> None:
         """Stop, or go back and go on; and say so in the record."""
@@ -227,6 +236,7 @@ class Figures(TrainerCallback):
             Ids of the trajectories whose loss the weights have in them.
         """
         context, record = self.context, self.context.record
+        run = sha256(self._of().encode()).hexdigest()[:12]  # other settings play other episodes
         before = self.rollouts.played - len(self.rollouts.batches)
         batches = {
             number: ranks.everyone([(item.trajectory, item.broken) for item in batch])
@@ -240,7 +250,7 @@ class Figures(TrainerCallback):
                 for number, batch in batches.items():
                     found[number] = []
                     for place, (trajectory, broken) in enumerate(batch):
-                        key = f"{context.cycle}/{self.what}/{context.number}/{number}/{place}"
+                        key = f"{context.cycle}/{self.what}/{context.number}/{run}/{number}/{place}"
                         record.add_trajectory(trajectory, key=key, cycle=context.cycle, arm=self.what)
                         kept = record.trajectory_by_key(key)
                         assert kept is not None
@@ -293,11 +303,14 @@ class Figures(TrainerCallback):
     def _read(self) -> dict[str, Any] | None:
         """The last checkpoint; one of other settings is of no use and is removed."""
         file = self.context.checkpoints / CHECKPOINT
-        state = checkpoints.read(file) if file.is_file() else None
-        if state is not None and state["of"] == self._of():
-            return state
-        ranks.first(lambda: shutil.rmtree(self.context.checkpoints, ignore_errors=True))
-        return None
+
+        def usable() -> bool:
+            if file.is_file() and checkpoints.read(file)["of"] == self._of():
+                return True
+            shutil.rmtree(self.context.checkpoints, ignore_errors=True)
+            return False
+
+        return checkpoints.read(file) if ranks.first(usable) else None
 
 
 def _entropies(batch: list[Episode]) -> dict[str, float]:

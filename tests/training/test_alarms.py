@@ -1,9 +1,11 @@
 """Alarms: what is beyond its threshold for long enough is said, with its numbers, and nothing else is."""
 
+import json
+
 import pytest
 
 from tutelage.stage_config import AlarmsConfig
-from tutelage.training.alarms import RULES, Watch
+from tutelage.training.alarms import ALARMS, RULES, Watch
 
 HEALTHY = {
     "loss": 0.1,
@@ -58,9 +60,61 @@ def test_a_single_batch_is_suspicious_and_no_alarm_but_a_probe_is_one():
     assert watching.look(HEALTHY | ILL["kl"]) is None
     resumed = Watch(AlarmsConfig())
     resumed.load(watching.state())
-    assert resumed.look({"loss": 0.1}) is None, "a step without rollouts says nothing about it"
+    assert resumed.look({"loss": 0.1, "kl": 9.0}) is None, "a step without a batch of its own says nothing about it"
     assert resumed.look(HEALTHY | ILL["kl"]).name == "kl"
     assert watching.look(HEALTHY | ILL["probe"]).name == "probe"
+
+
+def test_a_batch_without_the_figure_ends_the_row():
+    watching = watch()
+    assert watching.look(HEALTHY | ILL["entropy"]) is None
+    assert watching.look({name: value for name, value in HEALTHY.items() if name != "entropy_failed"}) is None
+    assert watching.look(HEALTHY | ILL["entropy"]) is None
+    assert watching.look(HEALTHY | ILL["entropy"]).name == "entropy"
+
+
+def played(watching, *batches, tasks=4.0):
+    """Which batch (from 1) of these successes raises an alarm; 0: none."""
+    for number, success in enumerate(batches, start=1):
+        if watching.look({"broken": 0.0, "success": success, "tasks": tasks}):
+            return number
+    return 0
+
+
+def test_a_student_that_solves_nothing_any_more_is_noticed():
+    """The rates of a run that learnt too fast: 25 % for a while, then nothing."""
+    weak = [0.25, 0.31, 0.19, 0.25, 0.38, 0.25]
+    watching = watch()
+    assert played(watching, *weak) == 0
+    assert played(watching, 0.0) == 0
+    assert "success" in watching.suspects, "so these weights do not count as good"
+    resumed = Watch(AlarmsConfig())
+    resumed.load(json.loads(json.dumps(watching.state())))
+    noticed = played(resumed, *[0.0] * 12)
+    assert 2 < noticed < 12
+    alarm = resumed.look({"broken": 0.0, "success": 0.0, "tasks": 4.0})
+    assert (alarm.name, alarm.action) == ("success", "stop")
+    assert "0% of the episodes of the last" in alarm.why
+    assert "28% in the best 4 in a row" in alarm.why
+    resumed.calm()
+    assert played(resumed, *[0.0] * 4) == 0, "other weights"
+    off = watch(success={"threshold": 0.5, "action": "off"})
+    assert played(off, *weak, *[0.0] * 20) == 0
+    assert played(watch(), *weak, *[0.0] * 20, tasks=0.0) == 0, "with memory: another success"
+
+
+@pytest.mark.parametrize(
+    ("window", "batches"),
+    [
+        (4, [1.0, 0.0] * 20),
+        (8, ([1.0] * 4 + [0.0] * 4) * 5),
+        (4, [0.9, 0.8, 0.9, 0.9] + [0.6, 0.5, 0.6, 0.5] * 6),
+        (4, [0.5, 0.25, 0.0, 0.25, 0.0, 0.0, 0.25, 0.0, 0.25, 0.0]),
+        (4, [0.0] * 30),
+    ],
+)
+def test_families_that_take_turns_and_small_losses_are_no_decline(window, batches):
+    assert played(Watch(AlarmsConfig(), window), *batches) == 0
 
 
 def test_other_weights_begin_anew():
@@ -79,7 +133,7 @@ def test_other_weights_begin_anew():
     ],
 )
 def test_some_stop_at_once_whatever_the_settings(now, name):
-    off = {rule: {"threshold": 0.0, "action": "off"} for rule in RULES}
+    off = {rule: {"threshold": 0.0, "action": "off"} for rule in ALARMS}
     assert watch(patience=9, **off).look(now).name == name
 
 
@@ -108,5 +162,5 @@ def test_what_healthy_runs_show_raises_nothing(now):
 
 def test_a_student_that_began_badly_is_not_blamed_for_it():
     started = Watch(AlarmsConfig(patience=1))
-    assert started.look({"invalid_rate": 0.9}) is None
-    assert started.look({"invalid_rate": 1.0}) is None
+    assert started.look({"broken": 0.0, "invalid_rate": 0.9}) is None
+    assert started.look({"broken": 0.0, "invalid_rate": 1.0}) is None

@@ -15,9 +15,9 @@ from tutelage.results import AlarmDoc, load
 from tutelage.stage_config import GrpoConfig
 from tutelage.training import brakes, checkpoints, grpo, probe, rollout, watching, weights
 from tutelage.training.base import StageContext, StageResult, run_stage, time_is_up
-from tutelage.training.policy import generation_copy
+from tutelage.training.policy import StudentPolicy, generation_copy
 from tutelage.training.rollout import Rollouts
-from tutelage.types import Split
+from tutelage.types import Ending, Split, Trajectory
 
 QUIET: dict[str, Any] = {name: {"threshold": 0, "action": "off"} for name in ("length", "entropy", "gap", "invalid")}
 
@@ -175,7 +175,7 @@ def test_what_a_probe_proves_is_good_and_what_fails_one_is_not(stage_context, mo
     assert same(seen["back"], seen[4], moments=False)
 
 
-def test_probe_tasks_are_of_the_same_families_and_never_trained_on(stage_context) -> None:
+def test_probe_tasks_are_of_the_same_families_and_never_trained_on(stage_context, monkeypatch) -> None:
     context = stage_context()
     tasks = probe.probe_tasks(context, 5)
     families = list(dict.fromkeys(task.family for task in context.tasks))
@@ -183,7 +183,19 @@ def test_probe_tasks_are_of_the_same_families_and_never_trained_on(stage_context
     assert all(task.split is Split.TRAIN for task in tasks)
     assert not {task.id for task in tasks} & {task.id for task in context.tasks}
     model, tokenizer = weights.load("tiny")
-    assert probe.probe(tasks, context, model, tokenizer) == 0.0
+    policy = StudentPolicy(model, tokenizer, label="student@0+probe", max_new_tokens=6)
+    assert probe.probe(tasks, context, policy) == 0.0
+    played = probe.run_episodes
+
+    def solved_or_broken(*args: Any, **options: Any) -> list[Trajectory]:
+        endings = [Ending.SOLVED] * 2 + [Ending.ENVIRONMENT_ERROR] * 3
+        found = zip(played(*args, **options), endings, strict=True)
+        return [item.model_copy(update={"ending": ending}) for item, ending in found]
+
+    monkeypatch.setattr(probe, "run_episodes", solved_or_broken)
+    assert probe.probe(tasks, context, policy) == 1.0
+    monkeypatch.setattr(probe, "run_episodes", lambda *args, **options: solved_or_broken(*args, **options)[2:])
+    assert probe.probe(tasks, context, policy) is None
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -219,7 +219,8 @@ class Workspace:
         from tutelage.training import engines
         from tutelage.training.base import weights_of
 
-        return engines.acting(student, self.config.student, weights_of(student, self.folder))
+        name, trained = weights_of(student, self.folder), bool(self.config.stages)
+        return engines.acting(student, self.config.student, name, trained=trained)
 
     def close(self) -> None:
         if "memory" in self.__dict__:

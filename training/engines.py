@@ -26,11 +26,12 @@ class Sampler(Protocol):
         ...
 
 
-def acting(student: Student, config: StudentConfig, name: str) -> Policy:
+def acting(student: Student, config: StudentConfig, name: str, *, trained: bool = False) -> Policy:
     """A policy that acts with a student's weights, as evaluation and collection want it.
 
     Args:
         name: of the weights, as for `weights.load`.
+        trained: whether something may be trained in this process later, which the engine leaves memory to.
 
     Raises:
         ConfigError: the server is not there, or not one that serves this student token for token.
@@ -47,9 +48,10 @@ def acting(student: Student, config: StudentConfig, name: str) -> Policy:
         tokenizer = weights.load_tokenizer(name)
         return ServerPolicy(config.server, tokenizer, names=served_names(student, name), **settings)
     if config.engine == "vllm":
-        from tutelage.training.vllm_policy import ALONE, VllmPolicy
+        from tutelage.training.vllm_policy import ALONE, BESIDE_TRAINING, VllmPolicy
 
-        return VllmPolicy(_vllm(name, config, ALONE), name, weights.load_tokenizer(name), **settings)
+        engine = _vllm(name, config, BESIDE_TRAINING if trained else ALONE)
+        return VllmPolicy(engine, name, weights.load_tokenizer(name), **settings)
     from tutelage.training.policy import StudentPolicy
 
     return StudentPolicy(*weights.load(name, dtype=weights.compute_dtype(config.dtype)), **settings)

@@ -6,6 +6,7 @@ import pytest
 
 from tutelage.config import load_config
 from tutelage.errors import ConfigError
+from tutelage.stage_config import GrpoConfig
 from tutelage.workspace import Workspace
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"))
@@ -40,6 +41,17 @@ def test_overrides_reach_into_lists_and_take_bare_strings() -> None:
     config = load_config(None, ["stages=[{type='sft'}]", "stages.0.steps=7", "teacher.model=openai/x"])
     assert config.stages[0].steps == 7
     assert config.teacher.model == "openai/x"
+
+
+def test_an_alarm_is_told_what_changes_and_keeps_the_rest() -> None:
+    stages = "stages=[{type='grpo'}]"
+    config = load_config(None, [stages, 'stages.0.alarms.kl.action="off"', "stages.0.alarms.gap.threshold=1.5"])
+    alarms, defaults = config.stages[0].alarms, GrpoConfig().alarms
+    assert (alarms.kl.action, alarms.kl.threshold) == ("off", defaults.kl.threshold)
+    assert (alarms.gap.action, alarms.gap.threshold) == (defaults.gap.action, 1.5)
+    assert alarms.entropy == defaults.entropy
+    with pytest.raises(ConfigError, match=r"alarms\.kl\.level"):
+        load_config(None, [stages, "stages.0.alarms.kl.level=1"])
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:

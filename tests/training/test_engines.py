@@ -19,6 +19,7 @@ from tutelage.stage_config import GrpoConfig, SftConfig
 from tutelage.training import engines, weights
 from tutelage.training.policy import StudentPolicy
 from tutelage.training.server_policy import ServerPolicy
+from tutelage.training.vllm_policy import ALONE, BESIDE_TRAINING
 from tutelage.types import Context, Message, Split, Trajectory
 from tutelage.workspace import Workspace
 
@@ -109,6 +110,23 @@ def test_without_vllm_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
     ):
         with pytest.raises(MissingPart, match="needs vLLM and a GPU: pip install"):
             make()
+
+
+def test_vllm_leaves_memory_to_the_stages_that_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def without_a_gpu(name: str, config: StudentConfig, memory: float) -> None:
+        asked.append(memory)
+        raise MissingPart(name)
+
+    monkeypatch.setattr(engines, "_vllm", without_a_gpu)
+    for stages in ([{"type": "grpo"}], []):
+        settings = {"workspace": tmp_path / str(len(stages)), "environments": [{"name": "toy"}], "stages": stages}
+        workspace = Workspace(Config.model_validate(settings | {"student": {"weights": "tiny", "engine": "vllm"}}))
+        with pytest.raises(MissingPart):
+            workspace.student_policy(BASE)
+        workspace.close()
+    assert asked == [BESIDE_TRAINING, ALONE]
 
 
 def test_vllm_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ Point = tuple[float, float]
 COLOURS = ("#7a7f87", "#4052c8", "#0b8276", "#c02f3a", "#a05a00", "#8b3fb5", "#2f7fb8", "#5a7d1f")
 CURVES = (
     ("success", "success of rollouts, of training tasks, sampled (mean of four steps)", 100.0, "%"),
-    ("probe", "probe: success on fixed training tasks, greedy", 100.0, "%"),
+    ("probe", "probe: success on fixed training tasks, greedy (stages that act)", 100.0, "%"),
     ("loss", "loss (of different kinds: to be compared with itself)", 1.0, ""),
     ("trained", "tokens that carried loss, in all", 1.0, ""),
     ("sampled", "tokens sampled in rollouts, in all", 1.0, ""),

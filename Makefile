@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+WORKERS ?= 2
 STAMP  := $(VENV)/.installed
 export PYTHONSAFEPATH := 1
 
@@ -29,8 +30,9 @@ system:
 		echo "Chromium and bubblewrap are missing; run: sudo apt-get install -y chromium bubblewrap"; exit 1; \
 	fi
 
+# One file stays in one process; one thread each, or the processes' threads would wait for each other.
 test: setup
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

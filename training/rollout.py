@@ -263,8 +263,8 @@ def varied(group: Sequence[Episode]) -> bool:
 def figures(episodes: Sequence[Episode], group_size: int) -> dict[str, float]:
     """What a batch of rollouts says about the student; broken episodes only count as such.
 
-    ``success`` is that of episodes without memory, as long as there are any, of ``tasks`` tasks; ``success_with_memory``
-    that of the others. What is not a success rate is over both.
+    ``success`` is that of episodes without memory (of ``tasks`` tasks), as long as there are any, and
+    ``success_with_memory`` that of the others. What is not a success rate is over both.
     """
     whole = [episode for episode in episodes if not episode.broken]
     trajectories = [episode.trajectory for episode in whole]

@@ -61,7 +61,8 @@ def run(stage: SftConfig, context: StageContext) -> StageResult:
     trainer = make_trainer(stage, context, model, tokenizer, rows.dataset.select(order), steps)
     trainer.remove_callback(PrinterCallback)
     with label_positions_only():
-        trainer.train(resume_from_checkpoint=last_checkpoint(context.checkpoints))
+        # One process decides, for it removes what is of no use.
+        trainer.train(resume_from_checkpoint=ranks.first(lambda: last_checkpoint(context.checkpoints)))
     trained = trainer.accelerator.unwrap_model(trainer.model)
     ranks.agree(lambda: weights.digest(trained), "weights")
     used = set(order[: trainer.state.global_step * stage.batch_size])

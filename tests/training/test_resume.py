@@ -164,10 +164,14 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
 ) -> None:
     context = stage_context("a")
     killed(context, STAGES["sdpo"], ("step", 3))
+    dead = {item.id for item in context.record.trajectories()}
+    assert dead
     played: list[int] = []
     changed = STAGES["sdpo"].model_copy(update={"learning_rate": 1e-4, "steps": 1})
-    run_stage(changed, replace(context, progress=lambda what, done, total: played.append(done)))
+    result = run_stage(changed, replace(context, progress=lambda what, done, total: played.append(done)))
     assert played == [1]
+    assert len(result.trajectories) == changed.batch_size
+    assert not dead & set(result.trajectories), "episodes of other weights"
 
 
 def test_private_names_exist(stage_context: Callable[..., StageContext]) -> None:

@@ -85,6 +85,7 @@ def test_success_is_reported_without_shaping(stage_context, tiny):
     assert values["success"] == 0.25
     assert values["reward"] == pytest.approx(values["success"] + values["shaping"])
     assert values["groups_with_variance"] == 0.5
+    assert values["tasks"] == 2.0
 
 
 def test_rows_carry_their_task_and_only_of_the_train_split(stage_context):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tutelage.config import Config
+from tutelage.environments.toy import Toy
 from tutelage.results import AlarmDoc, load
 from tutelage.stage_config import GrpoConfig
 from tutelage.training import brakes, checkpoints, grpo, probe, rollout, watching, weights
@@ -160,6 +161,25 @@ def test_goes_back_and_on_and_stops_when_it_has_done_so_too_often(stage_context,
     assert len(result.trajectories) == 2 * 4, "batches 1 and 4"
     tasks = [item.task.seed for item in context.record.trajectories(arm="grpo")]
     assert len(tasks) == 7 * 4, "it went on with the next tasks"
+
+
+def test_killed_after_going_back_within_iterations_it_goes_on_with_the_same_tasks(stage_context, drifting) -> None:
+    """Back at step 3, the first of two on its batch: the second then has another batch of the same tasks."""
+    stage = stage_of(8, kl={"threshold": 1.0, "action": "restore"})
+    stage = stage.model_copy(update={"iterations": 2, "group_size": 4, "checkpoint_every": 2})
+    context = replace(stage_context(), tasks=Toy.tasks(Split.TRAIN, count=9))
+    drifting(0.0, 1.5, 0.0, 0.0, 0.0)
+
+    def die(what: str, done: int, total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(context, progress=die), stage)
+    _, alarms = run(context, stage)
+    assert [alarm.step for alarm in alarms] == [3]
+    batches = [item.task for item in context.record.trajectories(arm="grpo")][::4]
+    assert batches == [context.tasks[place] for place in (0, 1, 1, 2, 3)]
 
 
 def test_what_a_probe_proves_is_good_and_what_fails_one_is_not(stage_context, monkeypatch, drifting, seen) -> None:

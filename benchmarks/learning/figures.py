@@ -3,7 +3,8 @@
 Two intervals, for two questions. `pairs` is the paired bootstrap of `tutelage.stats` over the tasks of all seeds: how
 sure is it that these very students differ on such tasks. `seeds` is Student's t over the seeds' gains: how sure is it
 that training again would show the same; seeds are the clusters, each an independent run. An arm counts as better only
-if both are above 0 (with one seed there is only the first). Nothing is corrected for the number of arms.
+if both are above 0 (with one seed, or seeds that all gained the same, there is only the first).
+Nothing is corrected for the number of arms.
 """
 
 import math
@@ -27,7 +28,7 @@ class Gain:
     pairs: Comparison
     by_seed: tuple[float, ...]
     seeds: tuple[float, float] | None
-    """Interval over seeds; None with less than two."""
+    """Interval over seeds; None if they do not vary."""
 
     @property
     def better(self) -> bool:
@@ -66,11 +67,12 @@ def gain(old: Sequence[Cell], new: Sequence[Cell], what: str, confidence: float)
 
 
 def over_seeds(gains: Sequence[float], confidence: float) -> tuple[float, float] | None:
-    """Student's t interval of the mean of independent runs."""
-    if len(gains) < 2:
+    """Student's t interval of the mean of independent runs, within −1 and 1; none of runs that are all the same, which
+    would be a single point."""
+    if len(set(gains)) < 2:
         return None
     reach = float(t.ppf((1 + confidence) / 2, len(gains) - 1)) * stdev(gains) / math.sqrt(len(gains))
-    return fmean(gains) - reach, fmean(gains) + reach
+    return max(fmean(gains) - reach, -1.0), min(fmean(gains) + reach, 1.0)
 
 
 def tables(cells: Sequence[Cell], arms: Sequence[str], control: str, confidence: float) -> list[Table]:

@@ -118,6 +118,7 @@ def test_intervals_over_seeds_are_students(benchmark: ModuleType) -> None:
     figures = sys.modules["figures"]
     low, high = figures.over_seeds([0.1, 0.2, 0.3], 0.95)
     assert (low, high) == pytest.approx((0.2 - 4.302653 * 0.1 / 3**0.5, 0.2 + 4.302653 * 0.1 / 3**0.5))
+    assert figures.over_seeds([0.0, 0.0], 0.95) is None, "no certainty that the data do not give"
     old = [{"seed": seed, "outcomes": {"t": dict.fromkeys("abcdefgh", False)}} for seed in (0, 1)]
     new = [{"seed": seed, "outcomes": {"t": dict.fromkeys("abcdefgh", seed == 1)}} for seed in (0, 1)]
     gain = figures.gain(old, new, "t", 0.95)

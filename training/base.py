@@ -13,7 +13,7 @@ from tutelage.measures import Student
 from tutelage.registry import resolve
 from tutelage.stage_config import StageConfig
 from tutelage.training import weights
-from tutelage.training.faults import memory_spent
+from tutelage.training.faults import room_spent
 from tutelage.types import Task, Trajectory
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
     Raises:
         UnknownName: no such stage.
         MissingPart: something the stage needs is not installed.
-        MemorySpent: there was too little memory.
+        MemorySpent, DiskFull: there was too little memory or disk.
         TutelageError: it runs in several processes, and one of them failed.
     """
     if context.config.student.processes > 1:
@@ -148,5 +148,5 @@ def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
             return launch.run(stage, context)
     listed = STAGES if stage.type in STAGES else STAGES | {stage.type: stage.runs or stage.type}
     run: Callable[[StageConfig, StageContext], StageResult] = resolve(stage.type, listed, what="stage")
-    with weights.quiet(), memory_spent(stage, context.config.student.method):
+    with weights.quiet(), room_spent(stage, context.config.student.method):
         return run(stage, context)

@@ -1,4 +1,4 @@
-"""Too little memory in the middle of a stage, said in one line instead of a stack trace."""
+"""Too little memory or disk in the middle of a stage, said in one line instead of a stack trace."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,23 +15,40 @@ SIGNS = (
     "can't start new thread",
 )
 """In the messages of torch's and the system's errors, in lower case."""
+DISK_SIGNS = ("no space left on device", "disk quota exceeded", "disk is full")
+"""The same of a full disk: the system's, for a user's share of it, and SQLite's."""
 
 
 class MemorySpent(TutelageError):
     """A stage needs more memory than there is; what it began with and what the record has is untouched."""
 
 
+class DiskFull(TutelageError):
+    """A stage cannot write what it has to keep; what it wrote before is whole."""
+
+
 @contextmanager
-def memory_spent(stage: StageConfig, method: str = "full") -> Iterator[None]:
-    """Turn an allocation that failed while the stage runs into a `MemorySpent` that says what to change.
+def room_spent(stage: StageConfig, method: str = "full") -> Iterator[None]:
+    """Turn an allocation or a write that failed while the stage runs into an error that says what to change.
 
     Args:
         method: `student.method`.
+
+    Raises:
+        MemorySpent, DiskFull: instead of the error.
     """
     try:
         yield
-    except (MemoryError, OSError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(sign in str(error).lower() for sign in SIGNS):
+    except TutelageError:
+        raise
+    except Exception as error:  # of the libraries that write, some have errors of their own
+        said = str(error).lower()
+        if any(sign in said for sign in DISK_SIGNS):
+            raise DiskFull(
+                f"the {stage.type} stage cannot write: {error}. What it had trained by its last checkpoint is kept; "
+                "free some disk and give the command again"
+            ) from error
+        if not isinstance(error, MemoryError) and not any(sign in said for sign in SIGNS):
             raise
         share = stage.micro_batch_size or stage.batch_size
         smaller = [f"a smaller micro_batch_size (now {share})"] if share > 1 else []

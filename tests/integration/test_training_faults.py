@@ -25,6 +25,8 @@ from tutelage.results import AlarmDoc, load
 from tutelage.stage_config import GrpoConfig
 from tutelage.training import grpo, rollout, weights
 from tutelage.training.base import StageContext, run_stage
+from tutelage.training.faults import DiskFull
+from tutelage.training.watching import CHECKPOINT
 from tutelage.types import Ending, Split, Task, Trajectory
 from tutelage.workspace import Workspace
 
@@ -157,6 +159,20 @@ def test_too_little_memory_is_one_line_and_a_smaller_step_goes_on(
     assert record.students() == []
     result = run_stage(stage.model_copy(update={"micro_batch_size": 4}), context)
     assert len(result.trajectories) == 16
+
+
+def test_a_full_disk_is_one_line_and_the_stage_goes_on_behind_it(context: StageContext, record: Record) -> None:
+    stage = GrpoConfig(steps=2, batch_size=4, group_size=2, checkpoint_every=1)
+
+    def fill(what: str, done: int, total: int) -> None:
+        """Put a device that has no room where the checkpoint is written before it gets its name."""
+        context.checkpoints.mkdir(exist_ok=True, parents=True)
+        (context.checkpoints / f".{CHECKPOINT}.{os.getpid()}").symlink_to("/dev/full")
+
+    with pytest.raises(DiskFull, match=r"grpo stage cannot write: .*No space left on device.* give the command again"):
+        run_stage(stage, replace(context, progress=fill))
+    assert not context.folder.exists()
+    assert len(run_stage(stage, context).metrics) == 2
 
 
 def test_a_cycle_goes_on_with_the_last_good_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

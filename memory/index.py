@@ -6,11 +6,14 @@ among 100,000), so it is given none: each tenant and environment has a collectio
 what it gets.
 """
 
+import ctypes
 import fcntl
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
@@ -83,7 +86,8 @@ class VectorIndex:
                 self._collections[data["environment"]] = collection
         for environment in self._collections:
             # Damage to the vectors' own files shows only when they are searched.
-            self.search(environment, np.ones(self._dimension, dtype=np.float32), 1)
+            with _nothing_left_in_memory():
+                self.search(environment, np.ones(self._dimension, dtype=np.float32), 1)
         return ""
 
     @property
@@ -113,14 +117,16 @@ class VectorIndex:
 
     def upsert(self, environment: str, ids: Sequence[str], vectors: Vectors) -> None:
         """Add or replace; `vectors` has shape (ids, dimension)."""
-        for start in range(0, len(ids), _BATCH):
-            part = slice(start, start + _BATCH)
-            self._collection(environment).upsert(ids=list(ids[part]), embeddings=vectors[part])
+        with _nothing_left_in_memory():
+            for start in range(0, len(ids), _BATCH):
+                part = slice(start, start + _BATCH)
+                self._collection(environment).upsert(ids=list(ids[part]), embeddings=vectors[part])
 
     def delete(self, environment: str, ids: Sequence[str]) -> None:
         if environment in self._collections:
-            for start in range(0, len(ids), _BATCH):
-                self._collections[environment].delete(ids=list(ids[start : start + _BATCH]))
+            with _nothing_left_in_memory():
+                for start in range(0, len(ids), _BATCH):
+                    self._collections[environment].delete(ids=list(ids[start : start + _BATCH]))
 
     def search(self, environment: str, vector: Vectors, count: int) -> dict[str, float]:
         """The nearest ids with their cosine similarity, nearest first."""
@@ -164,7 +170,8 @@ class VectorIndex:
 
     def _disconnect(self) -> None:
         if self._client is not None:
-            self._client.close()
+            with _nothing_left_in_memory():
+                self._client.close()
         self._client = None
         self._collections = {}
 
@@ -175,6 +182,33 @@ class VectorIndex:
             shutil.rmtree(store)
         # A fresh name each time: within a process, Chroma remembers clients by path, broken ones too.
         self._connect(self.folder / f"chroma-{uuid4().hex[:8]}")
+
+
+_M_PERTURB, _PATTERN = -6, 0x55  # of glibc's mallopt
+_perturbing = threading.Lock()
+_inside = 0
+
+
+@contextmanager
+def _nothing_left_in_memory() -> Iterator[None]:
+    """Memory that is allocated inside is overwritten first, where the C library can do that (glibc).
+
+    Chroma writes the whole buffer of a small collection to its file, used or not; without this it holds whatever this
+    process had there before, texts that were forgotten since among it.
+    """
+    global _inside
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    with _perturbing:
+        _inside += 1
+        if mallopt is not None and _inside == 1:
+            mallopt(_M_PERTURB, _PATTERN)
+    try:
+        yield
+    finally:
+        with _perturbing:
+            _inside -= 1
+            if mallopt is not None and _inside == 0:
+                mallopt(_M_PERTURB, 0)
 
 
 def _library() -> Any:

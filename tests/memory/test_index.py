@@ -210,3 +210,12 @@ def test_a_folder_in_use_is_refused_by_pid_and_free_again_after_a_kill(tmp_path:
             an_index(tmp_path)
         os.kill(child.pid, signal.SIGKILL)
     an_index(tmp_path).close()
+
+
+def test_files_hold_nothing_of_what_the_memory_of_the_process_held(tmp_path: Path) -> None:
+    """Chroma writes its buffer out whole; what nobody put there must not be what stood there before."""
+    with closing(VectorIndex(tmp_path, tenant="default", made_with="m", dimension=256)) as index:
+        index.upsert("toy", ["a"], np.ones((1, 256), dtype=np.float32))
+    (file,) = tmp_path.rglob("data_level0.bin")
+    unused = np.frombuffer(file.read_bytes(), dtype=np.uint8)[-50_000:]
+    assert set(unused.tolist()) <= {0xFF ^ 0x55}, "overwritten when it was allocated"

@@ -9,6 +9,7 @@ from tutelage.config import StudentConfig
 from tutelage.errors import ConfigError
 from tutelage.measures import Student
 from tutelage.training import weights
+from tutelage.training.token_policy import Settings
 from tutelage.types import Policy
 
 if TYPE_CHECKING:
@@ -37,11 +38,8 @@ def acting(student: Student, config: StudentConfig, name: str, *, trained: bool 
         ConfigError: the server is not there, or not one that serves this student token for token.
         MissingPart: the weights or the engine are not here.
     """
-    settings: dict[str, Any] = {
-        "label": f"{student.label} ({weights.describe(config.weights)})",
-        "temperature": config.temperature,
-        **_limits(config),
-    }
+    label = f"{student.label} ({weights.describe(config.weights)})"
+    settings = _settings(config, label, config.temperature)
     if config.engine == "server":
         from tutelage.training.server_policy import ServerPolicy
 
@@ -79,7 +77,7 @@ def sampler(config: StudentConfig, start: str, tokenizer: Any) -> Sampler:
 
         engine = _vllm(start, config, BESIDE_TRAINING)
         return lambda model, *, label, temperature: VllmPolicy(
-            engine, model, tokenizer, label=label, temperature=temperature, **_limits(config)
+            engine, model, tokenizer, **_settings(config, label, temperature)
         )
     copies: list[Any] = []
 
@@ -87,7 +85,7 @@ def sampler(config: StudentConfig, start: str, tokenizer: Any) -> Sampler:
         if not copies:
             copies.append(generation_copy(model, weights.compute_dtype(config.dtype)))
         copy_weights(model, copies[0])
-        return StudentPolicy(copies[0], tokenizer, label=label, temperature=temperature, **_limits(config))
+        return StudentPolicy(copies[0], tokenizer, **_settings(config, label, temperature))
 
     return local
 
@@ -99,8 +97,13 @@ def served_names(student: Student, name: str) -> list[str]:
     return [student.label, str(folder), *base]
 
 
-def _limits(config: StudentConfig) -> dict[str, int]:
-    return {"max_new_tokens": config.max_new_tokens, "max_length": config.max_length}
+def _settings(config: StudentConfig, label: str, temperature: float) -> Settings:
+    return Settings(
+        label=label,
+        temperature=temperature,
+        max_new_tokens=config.max_new_tokens,
+        max_length=config.max_length,
+    )
 
 
 def _vllm(name: str, config: StudentConfig, memory: float) -> "Engine":

@@ -9,143 +9,72 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutelage.training import kv
-from tutelage.training.chat import ChatEncoder
-from tutelage.types import Context, Message, Reply, Tokens, Tool
-
-
-@dataclass
-class _Episode:
-    """What is remembered of one episode between its turns."""
-
-    messages: tuple[Message, ...] = ()
-    """The messages that `ids` renders, the last reply excluded."""
-    reply: str = ""
-    ids: list[int] = field(default_factory=list)
-    """All tokens so far, the last reply's included."""
-    cache: kv.Slice | None = None
-    """Of the first tokens of `ids`; at least one token is not in it yet."""
+from tutelage.training.token_policy import Asked, Sampled, Settings, TokenPolicy
 
 
 @dataclass
 class _Row:
     """One row of a running batch."""
 
-    index: int
-    """Position in the caller's batch."""
-    episode: _Episode
-    prompt: list[int]
-    """Tokens that this turn appended before sampling."""
+    key: str
+    """Of the episode."""
+    ids: list[int]
+    """All tokens of the episode before those that are sampled."""
+    cache: kv.Slice | None
+    """Of the first tokens of `ids`; at least one token is not in it."""
     draws: torch.Tensor
     """One uniform number per token to sample."""
-    tools: tuple[Tool, ...] = ()
     sampled: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
 
-class StudentPolicy:
-    """A local causal language model that acts.
+class StudentPolicy(TokenPolicy):
+    """A local causal language model that acts; the same context and seed give the same reply in any batch.
 
     Args:
         model: a Llama-like causal LM (key/value heads, no sliding window); used as it is, in its own dtype.
-        tokenizer: with a chat template.
-        label: e.g. ``student@3``.
-        temperature: 0 is greedy.
-        max_new_tokens: per turn; a reply that reaches it has no end-of-turn token.
-        max_length: tokens of a whole episode; a context without room for a reply is answered by an error.
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        label: str,
-        temperature: float = 0.0,
-        max_new_tokens: int = 40,
-        max_length: int = 1536,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: Unpack[Settings]
     ) -> None:
+        super().__init__(tokenizer, **settings)
         self.model = model
-        self.encoder = ChatEncoder(tokenizer)
-        self.temperature = temperature
-        self.max_new_tokens = max_new_tokens
-        self.max_length = max_length
-        self._label = label
-        self._episodes: dict[str, _Episode] = {}
+        self._caches: dict[str, kv.Slice] = {}
 
-    @property
-    def label(self) -> str:
-        return self._label
-
-    def act(self, contexts: Sequence[Context]) -> list[Reply]:
-        """One reply per context, with its tokens; its text has a tool call in our grammar, its tokens as sampled.
-
-        Log-probabilities are at the sampling temperature (at 1 if greedy). The same context and seed give
-        the same reply in any batch.
-        """
-        replies: list[Reply | None] = [None] * len(contexts)
-        rows = []
-        for index, context in enumerate(contexts):
-            row = self._row(index, context)
-            if len(row.episode.ids) + self.max_new_tokens > self.max_length:
-                replies[index] = Reply(
-                    text="",
-                    error=f"the episode is too long: {len(row.episode.ids)} tokens leave no room for a reply of "
-                    f"{self.max_new_tokens} within {self.max_length}",
-                )
-            else:
-                rows.append(row)
-        if rows:
-            with sampling(self.model):
-                self._generate(rows)
-        for row in rows:
-            text = self.encoder.text_of(row.sampled, row.tools)
-            row.episode.reply = text
-            replies[row.index] = Reply(
-                text=text,
-                tokens=Tokens(prompt=tuple(row.prompt), sampled=tuple(row.sampled), logprobs=tuple(row.logprobs)),
-            )
-        return [reply for reply in replies if reply is not None]
+    def sample(self, asked: Sequence[Asked]) -> list[Sampled]:
+        rows = [_Row(one.key, list(one.ids), self._caches.get(one.key), self._draws(one.seed)) for one in asked]
+        with sampling(self.model):
+            self._generate(rows)
+        return [Sampled(tuple(row.sampled), tuple(row.logprobs)) for row in rows]
 
     def forget(self, keys: Sequence[str]) -> None:
-        """Drop what is remembered of these episodes."""
+        super().forget(keys)
         for key in keys:
-            self._episodes.pop(key, None)
+            self._caches.pop(key, None)
 
     def sync(self, source: PreTrainedModel) -> None:
         """Take over the weights of `source`; all caches belong to the old weights and are dropped."""
         copy_weights(source, self.model)
-        for episode in self._episodes.values():
-            episode.cache = None
+        self._caches.clear()
 
-    def _row(self, index: int, context: Context) -> _Row:
-        """Bring the episode's tokens up to this turn."""
-        episode = self._episodes.get(context.key)
-        known = (*episode.messages, Message(role="assistant", content=episode.reply)) if episode else ()
-        if episode and context.messages[:-1] == known:
-            closed = episode.ids[-1] == self.encoder.end
-            prompt = self.encoder.turn(context.messages[-1], closed=closed, tools=context.tools, reply=episode.reply)
-            episode.ids += prompt
-        else:
-            prompt = self.encoder.conversation(context.messages, context.tools)
-            episode = self._episodes[context.key] = _Episode(ids=list(prompt))
-        episode.messages = context.messages
-        generator = torch.Generator().manual_seed(context.seed % 2**63)
-        draws = torch.rand(self.max_new_tokens, generator=generator, dtype=torch.float64)
-        return _Row(index, episode, prompt, draws, context.tools)
+    def _draws(self, seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed % 2**63)
+        return torch.rand(self.max_new_tokens, generator=generator, dtype=torch.float64)
 
     def _generate(self, rows: list[_Row]) -> None:
         """Sample every row's reply; a row leaves the batch when it has ended."""
         device = self.model.device
-        fresh = [row.episode.ids[_cached(row.episode) :] for row in rows]
+        fresh = [row.ids[_cached(row) :] for row in rows]
         block = max(map(len, fresh))
         cache = kv.stack(
-            [row.episode.cache for row in rows],
+            [row.cache for row in rows],
             block + self.max_new_tokens,
             self.model.config,
             self.model.dtype,
@@ -155,7 +84,7 @@ class StudentPolicy:
         seen = torch.zeros(len(rows), past + block, dtype=torch.bool, device=device)
         ids = torch.full((len(rows), block), self.encoder.end, device=device)
         for place, (row, new) in enumerate(zip(rows, fresh, strict=True)):
-            seen[place, past - _cached(row.episode) : past] = True
+            seen[place, past - _cached(row) : past] = True
             seen[place, past + block - len(new) :] = True
             ids[place, block - len(new) :] = torch.tensor(new, device=device)
         positions = (seen.long().cumsum(-1) - 1).clamp(min=0)[:, past:]
@@ -165,8 +94,7 @@ class StudentPolicy:
             staying = [place for place, row in enumerate(rows) if not self._ended(row)]
             if len(staying) < len(rows):
                 for place in set(range(len(rows))) - set(staying):
-                    rows[place].episode.ids += rows[place].sampled
-                    rows[place].episode.cache = cache.cut(place, seen[place])
+                    self._caches[rows[place].key] = cache.cut(place, seen[place])
                 if not staying:
                     break
                 cache.keep(staying)
@@ -281,8 +209,8 @@ def _plain(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _cached(episode: _Episode) -> int:
-    return 0 if episode.cache is None else episode.cache.shape[-2]
+def _cached(row: _Row) -> int:
+    return 0 if row.cache is None else row.cache.shape[-2]
 
 
 @contextmanager

@@ -9,14 +9,14 @@ collect, but nothing that is being trained can be sampled from it.
 import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Unpack
 
 import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.errors import ConfigError, PolicyFailed
-from tutelage.training.token_policy import Asked, Sampled, TokenPolicy
+from tutelage.training.token_policy import SEEDS, Asked, Sampled, Settings, TokenPolicy
 
 KEY = "TUTELAGE_SERVER_KEY"
 """Environment variable with the server's key, if it wants one; no provider's key is ever sent to it."""
@@ -54,17 +54,12 @@ class ServerPolicy(TokenPolicy):
         tokenizer: PreTrainedTokenizerBase,
         *,
         names: Collection[str],
-        label: str,
-        temperature: float = 0.0,
-        max_new_tokens: int = 40,
-        max_length: int = 1536,
         timeout: float = 120.0,
         retries: int = 4,
         backoff: float = 1.0,
+        **settings: Unpack[Settings],
     ) -> None:
-        super().__init__(
-            tokenizer, label=label, temperature=temperature, max_new_tokens=max_new_tokens, max_length=max_length
-        )
+        super().__init__(tokenizer, **settings)
         self.url = url.rstrip("/").removesuffix("/v1")
         self.retries, self.backoff = retries, backoff
         key = os.environ.get(KEY)
@@ -91,7 +86,7 @@ class ServerPolicy(TokenPolicy):
                 list(asked.ids),
                 max_tokens=self.max_new_tokens,
                 temperature=self.temperature,
-                seed=asked.seed,
+                seed=asked.seed % SEEDS,
                 stop_token_ids=[self.encoder.end],
             )
         except PolicyFailed as error:

@@ -1,27 +1,32 @@
-"""What student policies have in common whose replies come from another program: the tokens are kept here.
+"""What all student policies have in common, whether the model is here or in another program: the tokens are kept here.
 
-Every episode is a list of token ids that only ever grows; what answers is sent those ids and sends ids back,
-so nothing is rendered or tokenised twice. Prompts, limits and errors are those of `training.policy.StudentPolicy`.
+Every episode is a list of token ids that only ever grows; what samples is given those ids and gives ids back,
+so nothing is rendered or tokenised twice.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Required, TypedDict, Unpack
 
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.training.chat import ChatEncoder
 from tutelage.types import Context, Message, Reply, Tokens
 
+SEEDS = 2**31
+"""Other programs take seeds from 0 up to below this."""
+
 
 @dataclass(frozen=True)
 class Asked:
     """One reply to sample."""
 
+    key: str
+    """Of the episode."""
     ids: tuple[int, ...]
     """The whole episode so far."""
     seed: int
-    """Non-negative and below 2³¹, which every server takes."""
 
 
 @dataclass(frozen=True)
@@ -46,31 +51,32 @@ class _Episode:
     """All tokens so far, the last reply's included."""
 
 
+class Settings(TypedDict, total=False):
+    """How a student replies, whatever samples."""
+
+    label: Required[str]
+    """E.g. ``student@3``."""
+    temperature: float
+    """0, the default, is greedy."""
+    max_new_tokens: int
+    """Per turn, 40 by default; a reply that reaches it has no end-of-turn token."""
+    max_length: int
+    """Tokens of a whole episode, 1536 by default; a context without room for a reply is answered by an error."""
+
+
 class TokenPolicy(ABC):
     """A student whose tokens are sampled by `sample`.
 
     Args:
         tokenizer: the student's, with a chat template.
-        label: e.g. ``student@3``.
-        temperature: 0 is greedy.
-        max_new_tokens: per turn; a reply that reaches it has no end-of-turn token.
-        max_length: tokens of a whole episode; a context without room for a reply is answered by an error.
     """
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        label: str,
-        temperature: float = 0.0,
-        max_new_tokens: int = 40,
-        max_length: int = 1536,
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, **settings: Unpack[Settings]) -> None:
         self.encoder = ChatEncoder(tokenizer)
-        self.temperature = temperature
-        self.max_new_tokens = max_new_tokens
-        self.max_length = max_length
-        self._label = label
+        self.temperature = settings.get("temperature", 0.0)
+        self.max_new_tokens = settings.get("max_new_tokens", 40)
+        self.max_length = settings.get("max_length", 1536)
+        self._label = settings["label"]
         self._episodes: dict[str, _Episode] = {}
 
     @property
@@ -82,12 +88,17 @@ class TokenPolicy(ABC):
         """One reply for each, in order, of at most `max_new_tokens` tokens and none behind an end of turn."""
 
     def act(self, contexts: Sequence[Context]) -> list[Reply]:
-        """One reply per context, with its tokens; its text has a tool call in our grammar, its tokens as sampled."""
+        """One reply per context, with its tokens; its text has a tool call in our grammar, its tokens as sampled.
+
+        Log-probabilities are at the sampling temperature (at 1 if greedy).
+        """
         prompts = [self._prompt(context) for context in contexts]
         episodes = [self._episodes[context.key] for context in contexts]
         room = [len(episode.ids) + self.max_new_tokens <= self.max_length for episode in episodes]
         asked = [
-            Asked(tuple(e.ids), c.seed % 2**31) for e, c, fits in zip(episodes, contexts, room, strict=True) if fits
+            Asked(context.key, tuple(episode.ids), context.seed)
+            for episode, context, fits in zip(episodes, contexts, room, strict=True)
+            if fits
         ]
         answers = iter(self.sample(asked) if asked else [])
         replies = []
@@ -116,6 +127,7 @@ class TokenPolicy(ABC):
             prompt = self.encoder.turn(context.messages[-1], closed=closed, tools=context.tools, reply=episode.reply)
         else:
             prompt = self.encoder.conversation(context.messages, context.tools)
+            self.forget([context.key])
             episode = self._episodes[context.key] = _Episode()
         episode.ids += prompt
         episode.messages = context.messages

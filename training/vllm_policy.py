@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tutelage.errors import MissingPart
 from tutelage.training import weights
 from tutelage.training.policy import merged_weights
-from tutelage.training.token_policy import Asked, Sampled, TokenPolicy
+from tutelage.training.token_policy import SEEDS, Asked, Sampled, Settings, TokenPolicy
 
 ALONE = 0.85
 """Share of the GPU's memory for vLLM where nothing is trained beside it."""
@@ -97,15 +97,9 @@ class VllmPolicy(TokenPolicy):
         engine: Engine,
         source: PreTrainedModel | str,
         tokenizer: PreTrainedTokenizerBase,
-        *,
-        label: str,
-        temperature: float = 0.0,
-        max_new_tokens: int = 40,
-        max_length: int = 1536,
+        **settings: Unpack[Settings],
     ) -> None:
-        super().__init__(
-            tokenizer, label=label, temperature=temperature, max_new_tokens=max_new_tokens, max_length=max_length
-        )
+        super().__init__(tokenizer, **settings)
         self._engine, self._source = engine, source
         self._hold()
 
@@ -135,7 +129,7 @@ def sampling(asked: Asked, temperature: float, max_new_tokens: int, end: int) ->
         "top_k": 0,
         "min_p": 0.0,
         "repetition_penalty": 1.0,
-        "seed": asked.seed,
+        "seed": asked.seed % SEEDS,
         "max_tokens": max_new_tokens,
         "ignore_eos": True,
         "stop_token_ids": [end],

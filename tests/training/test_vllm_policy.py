@@ -10,7 +10,7 @@ import torch
 
 from tutelage.training import weights
 from tutelage.training.policy import StudentPolicy
-from tutelage.training.token_policy import Asked, Sampled
+from tutelage.training.token_policy import SEEDS, Asked, Sampled
 from tutelage.training.vllm_policy import Engine, VllmPolicy, _own_randomness, sampled, sampling
 from tutelage.types import Context, Message
 
@@ -62,7 +62,7 @@ def replies(policy: Any) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
 
 
 def test_what_is_asked_leaves_the_probabilities_alone() -> None:
-    asked = sampling(Asked((1, 2), seed=7), temperature=0.7, max_new_tokens=40, end=2)
+    asked = sampling(Asked("e1", (1, 2), seed=SEEDS + 7), temperature=0.7, max_new_tokens=40, end=2)
     assert asked["stop_token_ids"] == [2]
     assert asked["ignore_eos"], "only the end of turn ends a reply"
     assert (asked["top_p"], asked["top_k"], asked["min_p"], asked["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)

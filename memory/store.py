@@ -17,20 +17,18 @@ from tutelage.memory.embedder import known_embedder
 from tutelage.memory.gate import Gate
 from tutelage.memory.query import Hit, Query
 from tutelage.memory.search import FAMILY_BOOST, NEAR, Ranked, fused
-from tutelage.memory.text import render
+from tutelage.memory.text import render, shown
 from tutelage.memory.undoing import undo_merge, undone
 from tutelage.memory.versions import successor
 from tutelage.record import Record
 from tutelage.record_experiences import Tombstone
-from tutelage.types import Shown, Split, Step, Task, Trajectory
+from tutelage.types import Split, Step, Task, Trajectory
 
 if TYPE_CHECKING:
     from tutelage.memory.finder import Finder
 
 OBSERVATION_LENGTH = 1000
 """Characters of the first observation that take part in a recall."""
-ON_TRIAL = "(on trial) "
-"""What the text of a candidate begins with where an agent sees it."""
 _RULES: tuple[Kind, ...] = ("guardrail",)
 _TEXTS: tuple[Kind, ...] = ("skill", "sticker")
 _FIXED = frozenset({"id", "version", "tenant", "created"})
@@ -271,7 +269,7 @@ class MemoryStore:
         here = Query("", environment=task.environment, exclude_task=task.id)
         rules = replace(here, family=task.family, kinds=_RULES, statuses=statuses)
         found = self._finder.load(row.id for row in self._finder.rows(rules, without=without))
-        shown: dict[str, Experience] = {}
+        best: dict[str, Experience] = {}
         top = self._config.top_k
         if top:
             # What is absorbed keeps its place: were others to take it, absorbing would free no room in the prompt.
@@ -284,11 +282,11 @@ class MemoryStore:
                 k=top,
             )
             for _, item in self._loaded(self._ranked(wanted, without), top, trusted=True):
-                shown.setdefault(render(item), item)
-                if len(shown) == top:
+                best.setdefault(render(item), item)
+                if len(best) == top:
                     break
         return Recall(
-            shown=tuple(_shown(item) for item in shown.values() if item.status in statuses),
+            shown=tuple(shown(item) for item in best.values() if item.status in statuses),
             guardrails=tuple(filter(self.trusts, found)),
         )
 
@@ -302,7 +300,7 @@ class MemoryStore:
             return Recall()
         if item.kind == "guardrail":
             return Recall(guardrails=(item,))
-        return Recall(shown=(_shown(item),))
+        return Recall(shown=(shown(item),))
 
     def sources(self, experience_id: str) -> list[tuple[Trajectory, Step, int]]:
         """The steps it was drawn from, each with its trajectory and index in it.
@@ -397,9 +395,3 @@ class _Recaller:
 
     def recall(self, task: Task, goal: str, observation: str) -> Recall:
         return self.store._recalled(task, goal, observation, self.statuses, self.without, self.only)
-
-
-def _shown(item: Experience) -> Shown:
-    """As an agent sees it, marked where its effect is unmeasured."""
-    mark = ON_TRIAL if item.status is Status.CANDIDATE else ""
-    return Shown(id=item.id, version=item.version, text=mark + render(item))

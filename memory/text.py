@@ -3,10 +3,12 @@
 import re
 from collections.abc import Mapping
 
-from tutelage.experience import Experience, Guardrail, Skill, Sticker
+from tutelage.experience import Experience, Guardrail, Skill, Status, Sticker
 from tutelage.memory.neutral import neutral
-from tutelage.types import Trajectory
+from tutelage.types import Shown, Trajectory
 
+ON_TRIAL = "(on trial) "
+"""What the text of a candidate begins with where an agent sees it."""
 SOURCES = 8
 """Sources whose words can be searched for; an experience of a hundred would be found by any word."""
 _WORDS = re.compile(r"[^\W_]+(?:\.[^\W_]+)*")
@@ -23,6 +25,12 @@ def render(experience: Experience) -> str:
             when = f" when {' and '.join(trigger)}" if trigger else ""
             text = f"Never {forbidden}{when}. {remedy}"
     return neutral(text)
+
+
+def shown(experience: Experience) -> Shown:
+    """As an agent sees it, marked where its effect is unmeasured."""
+    mark = ON_TRIAL if experience.status is Status.CANDIDATE else ""
+    return Shown(id=experience.id, version=experience.version, text=mark + render(experience))
 
 
 def distilled(experience: Experience) -> str:

@@ -19,8 +19,7 @@ from tutelage.environments.toy import Toy
 from tutelage.experience import IN_USE, Experience, Recaller, Source, Status
 from tutelage.memory.gate import RIGHT_STEP
 from tutelage.memory.own_words import NO_MISTAKE
-from tutelage.memory.store import ON_TRIAL
-from tutelage.memory.text import render
+from tutelage.memory.text import ON_TRIAL, render
 from tutelage.stage_config import SdpoConfig
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder

@@ -12,8 +12,8 @@ from tutelage.config import MemoryConfig
 from tutelage.errors import RecordError
 from tutelage.experience import Change, Experience, Guardrail, Skill, Source, Status, Sticker
 from tutelage.memory.query import Query
-from tutelage.memory.store import ON_TRIAL, MemoryStore
-from tutelage.memory.text import render
+from tutelage.memory.store import MemoryStore
+from tutelage.memory.text import ON_TRIAL, render
 from tutelage.record import Record
 from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Trajectory
 

@@ -1,15 +1,13 @@
 """Options and fixtures of the whole suite."""
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
 import pytest
+from misbehaving import Misbehaving
 
 Fault = tuple[int, str, dict[str, str]]
 """Status, body and headers of an answer that is given once."""
@@ -112,17 +110,10 @@ def expert_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 @pytest.fixture
-def misbehaving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A provider that does on demand what providers do wrong (`misbehaving.Misbehaving`); models called ``openai/…``
+def misbehaving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Misbehaving]:
+    """A provider that does on demand what providers do wrong; models called ``openai/…``
     and ``anthropic/…`` are asked at it."""
-    name = "tutelage_tests_misbehaving"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("misbehaving.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    server = sys.modules[name].Misbehaving()
+    server = Misbehaving()
     for variable in ("OPENAI_API_BASE", "OPENAI_BASE_URL"):
         monkeypatch.setenv(variable, f"{server.url}/v1")
     monkeypatch.setenv("ANTHROPIC_API_BASE", server.url)

@@ -1,6 +1,5 @@
 """The red team: no attempt gets out, each leaves the sandbox as new; as whoever runs this, and unprivileged."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -9,10 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import sandbox_attacks as attacks
 
 from tutelage import errors
 from tutelage.environments import sandbox
@@ -22,18 +21,6 @@ from tutelage.environments.sandbox.oneshot import OneShot
 HERE = Path(__file__).parent
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 SOMEBODY = 1_899_999_999
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sandbox_attacks", HERE / "sandbox_attacks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-attacks = _load()
 
 
 @pytest.fixture(scope="module")

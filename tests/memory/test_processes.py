@@ -1,6 +1,5 @@
 """Many processes on one workspace: nothing is lost, versions never collide, and a kill leaves nothing behind."""
 
-import importlib.util
 import logging
 import random
 import subprocess
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import memory_worker as worker
 import numpy as np
 import pytest
 
@@ -23,16 +23,6 @@ from tutelage.memory.text import gist
 from tutelage.record import Record
 
 WORKER = Path(__file__).with_name("memory_worker.py")
-
-
-@pytest.fixture(scope="module")
-def worker() -> Any:
-    spec = importlib.util.spec_from_file_location("tutelage_tests_memory_worker", WORKER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @contextmanager
@@ -54,7 +44,7 @@ def _told(process: "subprocess.Popen[str]", order: str) -> str:
     return process.stdout.readline().strip()
 
 
-def test_of_what_many_processes_write_at_once_nothing_is_lost(tmp_path: Path, worker: Any, full_counts: bool) -> None:
+def test_of_what_many_processes_write_at_once_nothing_is_lost(tmp_path: Path, full_counts: bool) -> None:
     processes, writes = (16, 1000) if full_counts else (4, 30)
     record = Record.open(tmp_path)
     store = MemoryStore(record, tmp_path / "index", MemoryConfig())
@@ -80,7 +70,7 @@ def test_of_what_many_processes_write_at_once_nothing_is_lost(tmp_path: Path, wo
     store.close()
 
 
-def test_who_holds_the_index_and_who_does_not_see_the_same_and_the_next_takes_over(tmp_path: Path, worker: Any) -> None:
+def test_who_holds_the_index_and_who_does_not_see_the_same_and_the_next_takes_over(tmp_path: Path) -> None:
     def opened() -> MemoryStore:
         return MemoryStore(Record.open(tmp_path), tmp_path / "index", MemoryConfig())
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from token_server import token_server
 
 from tutelage.agents.graph import run_episodes
 from tutelage.config import Config, StudentConfig, load_config
@@ -22,9 +23,6 @@ from tutelage.training.server_policy import ServerPolicy
 from tutelage.training.vllm_policy import ALONE, BESIDE_TRAINING
 from tutelage.types import Context, Message, Split, Trajectory
 from tutelage.workspace import Workspace
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from token_server import token_server
 
 BASE = Student(number=0, stage="base", cycle=0, weights="tiny")
 CONTEXT = Context("k", (Message(role="system", content="Act."), Message(role="user", content="Go.")), 3)

@@ -14,22 +14,9 @@ TURNS = 3
 LIMIT = 8
 
 
-@pytest.fixture(scope="module")
-def loaded() -> tuple:
-    model, tokenizer = weights.load("tiny")
-    # Untrained weights repeat their last token; these make varied replies of varied lengths.
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.model.layers.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(8)
-        model.model.embed_tokens.weight[tokenizer.eos_token_id].normal_(std=0.25)
-    return model, tokenizer
-
-
-def student(loaded: tuple, temperature: float = 0.0, **settings: int) -> StudentPolicy:
+def student(varied: tuple, temperature: float = 0.0, **settings: int) -> StudentPolicy:
     settings = {"max_new_tokens": LIMIT, **settings}
-    return StudentPolicy(*loaded, label="student@0", temperature=temperature, **settings)
+    return StudentPolicy(*varied, label="student@0", temperature=temperature, **settings)
 
 
 def message(role: str, content: str) -> Message:
@@ -57,9 +44,9 @@ def play(policy: StudentPolicy, order: list[list[int]]) -> dict[int, list[Reply]
     return replies
 
 
-def alone(loaded: tuple, number: int) -> Iterator[tuple[int, ...]]:
+def alone(varied: tuple, number: int) -> Iterator[tuple[int, ...]]:
     """Greedy replies of one episode by transformers' own unpadded, uncached generation."""
-    model, tokenizer = loaded
+    model, tokenizer = varied
     encoder = ChatEncoder(tokenizer)
     ids = encoder.first(opening(number))
     for turn in range(TURNS):
@@ -77,15 +64,15 @@ ONE_BY_ONE = [[number] for number in range(4) for _ in range(TURNS)]
 STAGGERED = [[3], [3, 0], [1, 0, 3], [2, 0], [1, 2], [2, 1]]
 
 
-def test_greedy_equals_unpadded_generation(loaded: tuple) -> None:
-    replies = sampled(play(student(loaded), TOGETHER))
-    assert replies == {number: list(alone(loaded, number)) for number in range(4)}
+def test_greedy_equals_unpadded_generation(varied: tuple) -> None:
+    replies = sampled(play(student(varied), TOGETHER))
+    assert replies == {number: list(alone(varied, number)) for number in range(4)}
     assert len({len(one) for turns in replies.values() for one in turns}) > 1, "rows must end at different times"
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_the_batch_does_not_matter(loaded: tuple, temperature: float) -> None:
-    together, apart, mixed = (play(student(loaded, temperature), order) for order in (TOGETHER, ONE_BY_ONE, STAGGERED))
+def test_the_batch_does_not_matter(varied: tuple, temperature: float) -> None:
+    together, apart, mixed = (play(student(varied, temperature), order) for order in (TOGETHER, ONE_BY_ONE, STAGGERED))
     assert sampled(together) == sampled(apart) == sampled(mixed)
     for number, turns in together.items():
         for one, other in zip(turns, apart[number], strict=True):
@@ -94,10 +81,10 @@ def test_the_batch_does_not_matter(loaded: tuple, temperature: float) -> None:
             assert one.tokens.logprobs == pytest.approx(other.tokens.logprobs, abs=1e-4)
 
 
-def test_tokens_are_what_the_model_saw(loaded: tuple) -> None:
-    model, _ = loaded
+def test_tokens_are_what_the_model_saw(varied: tuple) -> None:
+    model, _ = varied
     temperature = 0.8
-    for turns in play(student(loaded, temperature), TOGETHER).values():
+    for turns in play(student(varied, temperature), TOGETHER).values():
         ids: list[int] = []
         for reply in turns:
             assert reply.tokens
@@ -108,30 +95,30 @@ def test_tokens_are_what_the_model_saw(loaded: tuple) -> None:
             assert reply.tokens.logprobs == pytest.approx(expected, abs=1e-4)
 
 
-def test_another_seed_samples_otherwise(loaded: tuple) -> None:
+def test_another_seed_samples_otherwise(varied: tuple) -> None:
     contexts = [Context(f"k{seed}", opening(1), seed) for seed in (1, 2, 1)]
-    one, other, again = student(loaded, 0.8).act(contexts)
+    one, other, again = student(varied, 0.8).act(contexts)
     assert one.tokens.sampled == again.tokens.sampled
     assert one.text != other.text
 
 
-def test_too_long_is_an_error_of_that_episode_only(loaded: tuple) -> None:
-    replies = student(loaded, max_length=64).act([Context("long", opening(30), 0), Context("short", opening(0), 0)])
+def test_too_long_is_an_error_of_that_episode_only(varied: tuple) -> None:
+    replies = student(varied, max_length=64).act([Context("long", opening(30), 0), Context("short", opening(0), 0)])
     assert "too long" in replies[0].error
     assert not replies[1].error
 
 
-def test_a_changed_history_is_read_anew(loaded: tuple) -> None:
-    policy = student(loaded)
+def test_a_changed_history_is_read_anew(varied: tuple) -> None:
+    policy = student(varied)
     policy.act([Context("k", opening(1), 0)])
     other = (*opening(1), message("assistant", "something else"), observation(1, 0))
-    assert policy.act([Context("k", other, 0)])[0].text == student(loaded).act([Context("new", other, 0)])[0].text
+    assert policy.act([Context("k", other, 0)])[0].text == student(varied).act([Context("new", other, 0)])[0].text
 
 
-def test_sampling_keeps_the_training_mode(loaded: tuple) -> None:
-    model, _ = loaded
+def test_sampling_keeps_the_training_mode(varied: tuple) -> None:
+    model, _ = varied
     model.train()
-    student(loaded).act([Context("k", opening(0), 0)])
+    student(varied).act([Context("k", opening(0), 0)])
     assert model.training
     model.eval()
 

@@ -2,47 +2,29 @@
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from token_server import TokenServer, token_server
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from tutelage.errors import ConfigError
-from tutelage.training import weights
 from tutelage.training.policy import StudentPolicy
 from tutelage.training.server_policy import KEY, ServerPolicy, read
 from tutelage.training.token_policy import Sampled
 from tutelage.types import Context, Message, Policy, Reply, Tool
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from token_server import TokenServer, token_server
-
 TURNS, LIMIT = 3, 8
 TOOLS = (Tool(name="press", description="Press a key.", parameters={"type": "object", "properties": {}}),)
 
 
-@pytest.fixture(scope="module")
-def loaded() -> tuple:
-    """Weights that make varied replies of varied lengths (as in `test_policy.py`)."""
-    model, tokenizer = weights.load("tiny")
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.model.layers.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(8)
-        model.model.embed_tokens.weight[tokenizer.eos_token_id].normal_(std=0.25)
-    return model, tokenizer
-
-
 @pytest.fixture
-def server(loaded: tuple) -> Iterator[TokenServer]:
-    with token_server(*loaded) as served:
+def server(varied: tuple) -> Iterator[TokenServer]:
+    with token_server(*varied) as served:
         yield served
 
 
@@ -73,8 +55,8 @@ def play(policy: Policy, tools: tuple[Tool, ...] = ()) -> list[list[Reply]]:
 
 
 @pytest.mark.parametrize("tools", [(), TOOLS])
-def test_greedy_equals_the_student_here(loaded: tuple, server: TokenServer, tools: tuple[Tool, ...]) -> None:
-    here = play(StudentPolicy(*loaded, label="student@0", max_new_tokens=LIMIT), tools)
+def test_greedy_equals_the_student_here(varied: tuple, server: TokenServer, tools: tuple[Tool, ...]) -> None:
+    here = play(StudentPolicy(*varied, label="student@0", max_new_tokens=LIMIT), tools)
     there = play(remote(server), tools)
     ended = set()
     for one, other in zip(chain(*there), chain(*here), strict=True):
@@ -90,8 +72,8 @@ def test_greedy_equals_the_student_here(loaded: tuple, server: TokenServer, tool
     assert ended == {True, False}, "replies must end both ways"
 
 
-def test_sampled_tokens_have_the_probabilities_of_their_temperature(loaded: tuple, server: TokenServer) -> None:
-    model, _ = loaded
+def test_sampled_tokens_have_the_probabilities_of_their_temperature(varied: tuple, server: TokenServer) -> None:
+    model, _ = varied
     replies = play(remote(server, 0.8))
     assert [[reply.text for reply in turns] for turns in replies] == [
         [reply.text for reply in turns] for turns in play(remote(server, 0.8))
@@ -159,8 +141,8 @@ def test_a_server_that_changes_its_ways_ends_the_run(server: TokenServer, fault:
         policy.act([Context(f"k{number}", opening(number), 0) for number in range(4)])
 
 
-def test_another_tokenizer_is_refused(loaded: tuple) -> None:
-    model, tokenizer = loaded
+def test_another_tokenizer_is_refused(varied: tuple) -> None:
+    model, tokenizer = varied
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     content["model"]["merges"] = content["model"]["merges"][:500]
     other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(content)), eos_token="<|im_end|>")
@@ -174,9 +156,9 @@ def test_other_weights_are_refused_by_name(server: TokenServer) -> None:
     assert remote(server, names=("student@3", "/weights/student@0")), "known by the folder it was read from"
 
 
-def test_nothing_there_is_one_clear_error(loaded: tuple) -> None:
+def test_nothing_there_is_one_clear_error(varied: tuple) -> None:
     with pytest.raises(ConfigError, match=r"student.server: nothing answers at http://127.0.0.1:9/v1/models"):
-        ServerPolicy("http://127.0.0.1:9", loaded[1], names=["tiny"], label="s", retries=1, backoff=0.01)
+        ServerPolicy("http://127.0.0.1:9", varied[1], names=["tiny"], label="s", retries=1, backoff=0.01)
 
 
 def test_too_long_an_episode_is_not_sent(server: TokenServer) -> None:

@@ -40,6 +40,7 @@ def page(cells: Sequence[Cell], arms: Sequence[str], confidence: float, text: st
             parts.append(_figure(lines(series, name=name, unit=unit, axis="training seconds")))
         parts.append(Markup("</div>"))
     style = (files("tutelage") / "templates" / "report.css").read_text() + _colours()
+    style += "pre { white-space: pre; max-height: none }\n"  # a table is no text that may wrap
     body = Markup("").join(parts)
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>learning</title>"

@@ -313,12 +313,13 @@ def test_rows_learn_the_native_call_and_nothing_else(encoder: ChatEncoder, name:
 class Scripted(StudentPolicy):
     """A student whose sampler is made to choose these tokens; all else is the real thing."""
 
-    script: dict[int, list[int]]
+    script: dict[str, list[int]]
+    """By episode."""
 
     def _sample(self, rows: Any, logits: torch.Tensor) -> torch.Tensor:
         for row in rows:
             row.logprobs.append(0.0)
-            row.sampled.append(self.script[row.index][len(row.sampled)])
+            row.sampled.append(self.script[row.key][len(row.sampled)])
         return torch.tensor([row.sampled[-1] for row in rows])
 
 
@@ -333,7 +334,7 @@ def test_what_is_trained_on_is_what_was_sampled(encoder: ChatEncoder, name: str)
     messages_, pages = list(conversation(trajectory(("x", Cause.SOLVED, None)))[:2]), list(messages("You act.", "u"))
     steps, ids = [], []
     for turn, said in enumerate(says):
-        policy.script = {0: said, 1: page}
+        policy.script = {"a": said, "b": page}
         tool, other = policy.act([Context("a", tuple(messages_), 0, tools=TOOLS), Context("b", tuple(pages), 0)])
         assert tool.tokens
         assert other.text == odd, "without tools nothing is read into a reply"

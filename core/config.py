@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from tutelage.errors import ConfigError
 from tutelage.section import Section
+from tutelage.service_config import JobsConfig, ServeConfig, TriggerConfig
 from tutelage.stage_config import GrpoConfig, RolloutStageConfig, SdpoConfig, SftConfig, Stage
 
 CONFIG_FILE = "config.json"
@@ -141,7 +142,7 @@ class TrustConfig(Section):
 
     environments: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     """By environment name; one that is not listed has the trust that its class declares."""
-    sources: dict[str, Annotated[float, Field(ge=0, le=1)]] = {"own": 1.0, "import": 0.3, "user": 0.6}
+    sources: dict[str, Annotated[float, Field(ge=0, le=1)]] = {"own": 1.0, "import": 0.3, "user": 0.6, "live": 0.4}
     """By origin (`import:team-b`) or by its kind (`import`)."""
     threshold: float = Field(0.5, ge=0, le=1)
     """Less trust than this means quarantine."""
@@ -279,6 +280,9 @@ class Config(Section):
     evidence: EvidenceConfig = EvidenceConfig()
     gate: GateConfig = GateConfig()
     loop: LoopConfig = LoopConfig()
+    jobs: JobsConfig = JobsConfig()
+    triggers: tuple[TriggerConfig, ...] = ()
+    serve: ServeConfig = ServeConfig()
 
     @model_validator(mode="after")
     def _comes_out_even(self) -> "Config":
@@ -290,6 +294,13 @@ class Config(Section):
                     f"stages: {stage.type}: {self.student.processes} processes share a batch of {stage.batch_size} "
                     f"evenly, and each its share into passes of micro_batch_size ({stage.micro_batch_size}): change one"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _named_once(self) -> "Config":
+        names = [trigger.name for trigger in self.triggers]
+        if len(set(names)) < len(names):
+            raise ValueError("triggers: two have the same name")
         return self
 
     @model_validator(mode="after")

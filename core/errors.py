@@ -58,3 +58,11 @@ class JudgeUnfit(TutelageError):
 
 class DesignRefused(TutelageError):
     """A designed task that cannot be played or checked; the message is for its designer."""
+
+
+class RequestRefused(TutelageError):
+    """A request to the server that cannot be answered as asked; the message is for who sent it."""
+
+
+class WorkspaceBusy(TutelageError):
+    """Another process runs a cycle in this workspace; the message names it."""

@@ -43,7 +43,17 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """What each kind of cycle consists of."""
 
-FREE_TO_CHANGE = {"workspace", "loop", "annotate", "budget", "cassette", "tracking"}
+FREE_TO_CHANGE = {
+    "workspace",
+    "loop",
+    "annotate",
+    "budget",
+    "cassette",
+    "tracking",
+    "jobs",
+    "triggers",
+    "serve",
+}
 """Settings that may differ when an unfinished cycle goes on."""
 OF_MEMORY = {"micro_batch_size", "gradient_checkpointing"}
 """Settings of a stage that may: they say how its steps are reckoned, not what it learns."""

@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 METADATA = MetaData()
 
@@ -162,3 +162,55 @@ DOCUMENTS = Table(
     Column("body", Text, nullable=False),
     UniqueConstraint("kind", "key", "version"),
 )
+
+JOBS = Table(
+    "jobs",
+    METADATA,
+    _number(),
+    Column("id", String, nullable=False, unique=True),
+    Column("kind", String, nullable=False),
+    Column("key", String, nullable=False, unique=True),  # of a second job with the same key nothing is written
+    Column("by", String, nullable=False),  # hand:NAME or trigger:NAME
+    Column("params", Text, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+)
+
+JOB_MOVES = Table(
+    "job_moves",
+    METADATA,
+    _number(),
+    Column("job", String, ForeignKey("jobs.id"), nullable=False, index=True),
+    Column("state", String, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("worker", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("due", Float, nullable=False),  # of a queued one: not before this, in seconds since 1970
+    Column("result", Text, nullable=False),  # JSON
+    Column("created", DateTime(timezone=True), nullable=False),
+)
+"""The states of each job; the last one holds."""
+
+LEASES = Table(
+    "leases",
+    METADATA,
+    Column("job", String, ForeignKey("jobs.id"), primary_key=True),
+    Column("lane", String, unique=True),  # of jobs in one lane one runs at a time; empty: in none
+    Column("attempt", Integer, nullable=False),
+    Column("worker", String, nullable=False),
+    Column("handle", String, nullable=False),  # what the launcher knows it by
+    Column("until", Float, nullable=False),  # seconds since 1970
+    Column("progress", Text, nullable=False),  # JSON
+    Column("cancel", Boolean, nullable=False),
+)
+"""Who runs a job now. A lock is no history: this is the one table whose rows are changed and deleted."""
+
+JOB_LINES = Table(
+    "job_lines",
+    METADATA,
+    _number(),
+    Column("job", String, ForeignKey("jobs.id"), nullable=False, index=True),
+    Column("attempt", Integer, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+    Column("text", Text, nullable=False),
+)
+"""What each job said."""

@@ -60,7 +60,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_a_workspace_comes_back_as_it_was(workspace: Path, tmp_path: Path) -> None:
     manifest = backup(workspace, tmp_path / "b.tar.gz", students=True)
-    assert (manifest.schema_version, manifest.students, manifest.without) == (2, ("student@1",), ())
+    assert (manifest.schema_version, manifest.students, manifest.without) == (3, ("student@1",), ())
     (tmp_path / "new").mkdir()
     assert restore(tmp_path / "b.tar.gz", tmp_path / "new") == manifest
     old, new = files(workspace), files(tmp_path / "new")

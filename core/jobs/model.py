@@ -1,0 +1,92 @@
+"""What a job is, and which states may follow which."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from tutelage.service_config import JobKind
+from tutelage.types import Frozen
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    LEASED = "leased"
+    """A dispatcher has taken it and is starting its process."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+OVER = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+NEXT: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.LEASED, State.CANCELLED}),
+    State.LEASED: frozenset({State.RUNNING, State.QUEUED, State.FAILED, State.CANCELLED}),
+    State.RUNNING: frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.QUEUED}),
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset({State.QUEUED}),
+    State.CANCELLED: frozenset({State.QUEUED}),
+}
+"""Which states may follow; back to `queued` by a further attempt, by a takeover, or by hand (`retry`)."""
+
+LANES: dict[JobKind, str] = {kind: "cycle" for kind in JobKind if kind is not JobKind.EVALUATE}
+"""Jobs of one lane wait for each other: whatever adds to experience or weights happens one at a time."""
+
+
+class Progress(Frozen):
+    """How far a running job is."""
+
+    what: str = ""
+    done: int = 0
+    total: int = 0
+
+
+class Move(Frozen):
+    """One state that a job came into."""
+
+    state: State
+    attempt: int
+    """Counts up with every lease, from 1; 0 before the first."""
+    worker: str = ""
+    reason: str = ""
+    due: float = 0.0
+    """Of a queued one: not before this, in seconds since 1970."""
+    result: dict[str, Any] = {}
+    created: datetime
+
+
+class Job(Frozen):
+    """A job as it stands now."""
+
+    id: str
+    kind: JobKind
+    key: str
+    """A second job with the same key is the same job."""
+    by: str
+    """``hand:NAME`` or ``trigger:NAME``."""
+    params: dict[str, Any]
+    """As the class of its kind takes them (`tutelage.jobs.kinds`)."""
+    created: datetime
+    moves: tuple[Move, ...] = Field(min_length=1)
+    """Oldest first."""
+    progress: Progress = Progress()
+    until: float = 0.0
+    """While it is leased: when it counts as abandoned."""
+    cancel: bool = False
+    """Whether it was told to stop."""
+
+    @property
+    def last(self) -> Move:
+        return self.moves[-1]
+
+    @property
+    def state(self) -> State:
+        return self.last.state
+
+    @property
+    def over(self) -> bool:
+        return self.state in OVER

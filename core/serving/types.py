@@ -1,0 +1,143 @@
+"""What the parts of serving hand to each other: requests, replies in pieces, engines."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from tutelage.types import Shown, Tool
+
+Finish = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that a model wants made."""
+
+    id: str
+    name: str
+    arguments: str
+    """A JSON object as text, as the model wrote it."""
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One message of a conversation, in OpenAI's roles."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    """Of the assistant."""
+    call_id: str = ""
+    """Of a tool's answer: which call it answers."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a reply is sampled."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What an engine answers."""
+
+    messages: tuple[ChatMessage, ...]
+    sampling: Sampling
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    """``auto``, ``none``, ``required``, or the name of the tool that must be called."""
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """Tokens of one exchange."""
+
+    prompt: int
+    completion: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a reply; the last one says how it ended."""
+
+    text: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    """Whole ones, in a piece of their own; with tools, what a local student writes is read when it has ended."""
+    finish: Finish | None = None
+    tokens: TokenCount | None = None
+
+
+class Engine(Protocol):
+    """Answers requests with one version of the student. Cancelling the iterator ends the generation."""
+
+    @property
+    def label(self) -> str:
+        """Which version, e.g. ``student@3``."""
+        ...
+
+    def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
+        """The reply in pieces.
+
+        Raises:
+            RequestRefused: it cannot be answered as asked, e.g. because it is too long.
+            TutelageError: the engine has failed.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Raises TutelageError: it does not answer."""
+        ...
+
+    async def close(self) -> None:
+        """Free what it holds; nothing is under way any more."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """What Tutelage does around a request, by its ``tutelage`` object; None: as configured."""
+
+    memory: bool | None = None
+    guardrails: bool | None = None
+    record: bool | None = None
+    """Only False changes anything: who does not record by configuration cannot be made to."""
+    session: str = ""
+    """The caller's own name of the conversation; empty: it is recognised by how it begins."""
+    environment: str = ""
+    """Whose experiences; default: `serve.environment`."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A request that was understood."""
+
+    id: str
+    caller: str
+    """Name of the key it came with."""
+    tenant: str
+    prompt: Prompt
+    options: Options = Options()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole reply, as it was sent."""
+
+    student: str
+    """Label of the version that gave it."""
+    text: str
+    calls: tuple[ToolCall, ...]
+    finish: Finish
+    tokens: TokenCount
+    shown: tuple[Shown, ...] = ()
+    """Experiences that were in the prompt."""
+    blocked: tuple[str, ...] = ()
+    """Ids of guardrails that held a call back on the way."""
+    raw: str = field(default="", compare=False)
+    """What the model wrote, before calls were read out of it."""

@@ -1,10 +1,15 @@
 """What the parts of serving hand to each other: requests, replies in pieces, engines."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from tutelage.experience import Experience
 from tutelage.types import Shown, Tool
+
+STUDENT = "student"
+"""The model name that stands for whichever version is promoted; ``student@N`` is one certain version."""
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -123,6 +128,8 @@ class Chat:
     tenant: str
     prompt: Prompt
     options: Options = Options()
+    model: str = STUDENT
+    """As the request names it."""
 
 
 @dataclass(frozen=True)
@@ -141,3 +148,101 @@ class Answer:
     """Ids of guardrails that held a call back on the way."""
     raw: str = field(default="", compare=False)
     """What the model wrote, before calls were read out of it."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request with everything around it decided, before an engine sees it."""
+
+    chat: Chat
+    """As it came."""
+    prompt: Prompt
+    """What the engine gets: the request's own, with experiences in its first user message."""
+    environment: str
+    """Whose experiences and guardrails these are."""
+    shown: tuple[Shown, ...] = ()
+    guardrails: tuple[Experience, ...] = ()
+    """Those in force; empty where they are switched off."""
+    record: bool = False
+    """Whether the exchange may be kept."""
+    session: str = ""
+    """Which known conversation it belongs to, where one is kept."""
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A guardrail forbids a call of a reply."""
+
+    guardrail: str
+    """Its id."""
+    call: ToolCall
+    note: str
+    """What the model is told before it tries again: the remedy."""
+    refusal: str
+    """What the caller is told if it does not manage."""
+
+
+class Assist(Protocol):
+    """What is done around an engine: experiences, guardrails, and keeping what was said.
+
+    Called from several threads at once.
+    """
+
+    def prepare(self, chat: Chat) -> Prepared:
+        """Decide about memory, guardrails and recording, and put experiences in.
+
+        Raises:
+            RequestRefused: what its options ask for cannot be.
+            TutelageError: memory or the record cannot be used now.
+        """
+        ...
+
+    def blocked(self, prepared: Prepared, calls: tuple[ToolCall, ...]) -> Blocked | None:
+        """The first call that a guardrail in force forbids; None: all may be made."""
+        ...
+
+    def keep(self, prepared: Prepared, answer: Answer) -> None:
+        """Keep the exchange, where that is allowed; called when the reply has been sent whole."""
+        ...
+
+    def close(self) -> None:
+        """Write what is open and let go of memory; nothing is under way any more."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version of the student that can answer now."""
+
+    label: str
+    created: int
+    """Of the version, in seconds since 1970."""
+
+
+class Students(Protocol):
+    """The versions of the student that are loaded, the promoted one among them."""
+
+    async def start(self) -> None:
+        """Load the promoted version and begin to follow promotions.
+
+        Raises:
+            TutelageError: there is none, or it cannot be loaded.
+        """
+        ...
+
+    def loaded(self) -> tuple[Loaded, ...]:
+        """Those that requests can name; the one that `STUDENT` stands for comes first."""
+        ...
+
+    def engine(self, model: str) -> AbstractAsyncContextManager[Engine]:
+        """The engine of `STUDENT` or of a label; it stays loaded until the context is left.
+
+        Raises (on entering):
+            UnknownName: no such version is loaded.
+            TutelageError: none can answer now.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop following, let requests under way end within `serve.drain`, and free everything."""
+        ...

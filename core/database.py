@@ -127,15 +127,16 @@ class Database:
         return outer is not None and bool(outer.get_execution_options().get("writes"))
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> Iterator[Connection]:
         """All reads inside see the record as it is at the first of them; no writes."""
-        if getattr(self._local, "connection", None) is not None:
-            yield
+        outer: Connection | None = getattr(self._local, "connection", None)
+        if outer is not None:
+            yield outer
             return
         with self._engine.begin() as connection:
             self._local.connection = connection
             try:
-                yield
+                yield connection
             finally:
                 self._local.connection = None
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -28,10 +28,27 @@ NEXT: dict[State, frozenset[State]] = {
     State.LEASED: frozenset({State.RUNNING, State.QUEUED, State.FAILED, State.CANCELLED}),
     State.RUNNING: frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.QUEUED}),
     State.SUCCEEDED: frozenset(),
-    State.FAILED: frozenset({State.QUEUED}),
+    State.FAILED: frozenset({State.QUEUED, State.CANCELLED}),
     State.CANCELLED: frozenset({State.QUEUED}),
 }
-"""Which states may follow; back to `queued` by a further attempt, by a takeover, or by hand (`retry`)."""
+"""Which states may follow; back to `queued` by a further attempt, by a takeover, or by hand (`retry`). Cancelling one
+that has failed gives up what it left unfinished."""
+
+
+class Again(StrEnum):
+    """Why a job was queued again."""
+
+    FAILED = "failed"
+    TAKEN_OVER = "taken over"
+    BUSY = "busy"
+    """Something else ran where it would have; that counts against nothing."""
+    BY_HAND = "by hand"
+    """The counts of failures and takeovers begin anew."""
+
+
+CANCEL: Final = "cancel"
+Cancel = Literal["cancel"]
+"""What a heartbeat is answered with once the job was told to stop."""
 
 LANES: dict[JobKind, str] = {kind: "cycle" for kind in JobKind if kind is not JobKind.EVALUATE}
 """Jobs of one lane wait for each other: whatever adds to experience or weights happens one at a time."""
@@ -56,6 +73,7 @@ class Move(Frozen):
     due: float = 0.0
     """Of a queued one: not before this, in seconds since 1970."""
     result: dict[str, Any] = {}
+    """Of a job that is over; one that is queued again says why: ``{"again": Again}``."""
     created: datetime
 
 
@@ -76,6 +94,8 @@ class Job(Frozen):
     progress: Progress = Progress()
     until: float = 0.0
     """While it is leased: when it counts as abandoned."""
+    handle: str = ""
+    """What the launcher knows its process by."""
     cancel: bool = False
     """Whether it was told to stop."""
 
@@ -90,3 +110,25 @@ class Job(Frozen):
     @property
     def over(self) -> bool:
         return self.state in OVER
+
+    @property
+    def worker(self) -> str:
+        return self.last.worker
+
+    def times(self, again: Again) -> int:
+        """How often it was queued again for this reason, since it was last retried by hand."""
+        count = 0
+        for move in self.moves:
+            why = move.result.get("again") if move.state is State.QUEUED else None
+            count = 0 if why == Again.BY_HAND else count + (why == again)
+        return count
+
+
+class Line(Frozen):
+    """A line that a job said."""
+
+    n: int
+    """Counts up over all jobs."""
+    attempt: int
+    created: datetime
+    text: str

@@ -1,0 +1,138 @@
+"""Jobs as processes of this machine, which go on when the one that started them ends."""
+
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from tutelage.config import JobsConfig
+from tutelage.errors import TutelageError
+from tutelage.jobs.attend import EXECUTE, end_descendants, last_lines, output_file
+
+ATTEND = "tutelage.jobs.attend"
+ATTEMPTS_KEPT = 200
+"""Attempts whose output stays in the workspace."""
+SHOWN = 4000
+"""Bytes of output that are told."""
+
+
+class LocalLauncher:
+    """Starts `tutelage.jobs.attend`, which runs the job, in a session of its own.
+
+    The handle is ``HOST/PID/JOB/ATTEMPT``. A process counts as that attempt only if its command line says so, since
+    numbers of processes are used again and clocks are set.
+    """
+
+    name = "local"
+
+    def __init__(self, config: JobsConfig, workspace: Path, *, program: str = EXECUTE) -> None:
+        """`program` is the module that is run."""
+        self._workspace = workspace
+        self._program = program
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, workspace: Path, job: str, attempt: int) -> str:
+        """Start the attempt, or find it started; also of two that do so at the same moment one starts it.
+
+        Raises:
+            TutelageError: the system starts no process, or has no room for its output.
+        """
+        output = output_file(workspace.resolve(), job, attempt)
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with output.with_suffix(".pid").open("a+") as noted:
+                fcntl.flock(noted, fcntl.LOCK_EX)
+                noted.seek(0)
+                handle = noted.read().strip() or _started(job, attempt)
+                if not handle:
+                    handle = self._start(workspace.resolve(), job, attempt, output)
+                    noted.write(handle)
+        except OSError as error:
+            raise TutelageError(f"cannot start a process for job {job}: {error}") from error
+        _forget_oldest(output.parent)
+        return handle
+
+    def _start(self, workspace: Path, job: str, attempt: int, output: Path) -> str:
+        own = () if self._program == EXECUTE else ("--program", self._program)
+        with output.open("ab") as errors:  # of the attendant itself, which keeps what the job writes
+            process = subprocess.Popen(
+                [sys.executable, "-m", ATTEND, *own, str(workspace), job, str(attempt)],
+                env={**os.environ, "PYTHONSAFEPATH": "1"},  # whatever lies in this folder is not to be imported
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+        handle = _handle(process.pid, job, attempt)
+        self._children[handle] = process
+        return handle
+
+    def alive(self, handle: str) -> bool | None:
+        """Whether it runs; None: it was started on another machine."""
+        if handle in self._children and self._children[handle].poll() is not None:
+            del self._children[handle]
+        host, pid, job, attempt = handle.rsplit("/", 3)
+        if host != platform.node():
+            return None
+        try:
+            return _attends(psutil.Process(int(pid)), job, int(attempt))
+        except psutil.NoSuchProcess:
+            return False
+
+    def stop(self, handle: str, *, grace: float) -> None:
+        """Ask the job to end, and after `grace` seconds kill it and all that it started."""
+        if not self.alive(handle):
+            return
+        with suppress(psutil.NoSuchProcess):
+            attendant = psutil.Process(int(handle.rsplit("/", 3)[1]))
+            attendant.terminate()  # it passes that on
+            until = time.monotonic() + grace
+            while self.alive(handle) and time.monotonic() < until:
+                time.sleep(0.02)
+            if self.alive(handle):
+                end_descendants(attendant)  # the attendant then notes that, and ends
+                with suppress(psutil.TimeoutExpired):
+                    attendant.wait(5)
+                    return
+                attendant.kill()
+        self.alive(handle)
+
+    def output(self, handle: str) -> str:
+        """The last lines that it wrote."""
+        _, _, job, attempt = handle.rsplit("/", 3)
+        return last_lines(output_file(self._workspace, job, int(attempt)), characters=SHOWN)
+
+
+def _handle(pid: int, job: str, attempt: int) -> str:
+    return f"{platform.node()}/{pid}/{job}/{attempt}"
+
+
+def _started(job: str, attempt: int) -> str:
+    """The handle of an attempt that runs although nobody got to note it; empty: it does not."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if _attends(process, job, attempt):
+                return _handle(process.pid, job, attempt)
+    return ""
+
+
+def _attends(process: psutil.Process, job: str, attempt: int) -> bool:
+    line = process.cmdline()  # empty for one that has ended and was not waited for
+    return ATTEND in line and line[-2:] == [job, str(attempt)]
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Delete what attempts wrote, but for the last ones."""
+    ages = []
+    for path in folder.glob("*.out"):
+        with suppress(FileNotFoundError):
+            ages.append((path.stat().st_mtime, path))
+    for _, path in sorted(ages)[:-ATTEMPTS_KEPT]:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".pid").unlink(missing_ok=True)

@@ -29,6 +29,11 @@ class JobsConfig(Section):
     """Where: `local` (a process of this machine), `ray` (Ray Jobs), or a dotted path."""
     ray_address: str = ""
     """Of the Ray dashboard, e.g. ``http://head:8265``; needed by the launcher `ray`."""
+    ray_resources: dict[str, Annotated[float, Field(gt=0)]] = {"CPU": 1.0}
+    """What Ray sets aside for a job: ``CPU``, ``GPU``, ``memory`` (bytes) and resources of your cluster's own; a job
+    computes with as many threads as it has CPUs. With nothing set aside it runs on the head node."""
+    ray_python: str = ""
+    """Interpreter on the nodes; empty means the path of the one that starts the job."""
     lease: float = Field(60.0, gt=0)
     """Seconds after the last heartbeat from which a job counts as abandoned and is taken over."""
     heartbeat: float = Field(10.0, gt=0)

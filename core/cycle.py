@@ -7,6 +7,7 @@ so that running it again adds nothing. `loop` strings them together; the command
 from collections.abc import Callable, Sequence
 from itertools import chain
 
+from tutelage import lineage
 from tutelage.agents.graph import run_episodes
 from tutelage.agents.seeds import stable_seed
 from tutelage.config import ActConfig
@@ -228,6 +229,7 @@ def train_stage(
         trajectories=result.trajectories,
         experiences=result.experiences,
         settings=stage.model_dump(mode="json"),
+        **lineage.facts(workspace, context, result),
     )
     with record.transaction():
         record.add_student(new)

@@ -1,4 +1,4 @@
-"""What two runs must have in common to count as the same: everything but times and random ids."""
+"""What two runs must have in common to count as the same: everything but times, random ids and the code's commit."""
 
 import json
 import re
@@ -6,6 +6,7 @@ from typing import Any
 
 _ID = re.compile(r"\b([a-z]+)_[0-9a-f]{16}\b")
 _TIME = re.compile(r"(?:^|[_/ ])(?:created|seconds?|runtime|time)$")
+_UNLIKE = re.compile(rf"{_TIME.pattern}|^commit$")
 
 _ORDER = {
     # Natural keys: which of several episodes that run at once ends first must not matter.
@@ -24,7 +25,8 @@ def fingerprint(tables: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[
     """Normalise the rows of all tables of a record (in order of insertion); JSON bodies are unpacked.
 
     Every id becomes its prefix and the order of its first appearance; names that say they are times
-    (`created`, `seconds`, `…_time`) are dropped, and so are the values of metrics so named.
+    (`created`, `seconds`, `…_time`) are dropped, and so are the values of metrics so named; and so is the commit of
+    the code.
     """
     numbers: dict[str, str] = {}
 
@@ -35,7 +37,7 @@ def fingerprint(tables: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[
         if isinstance(value, str):
             return _ID.sub(rename, value)
         if isinstance(value, dict):
-            return {normal(name): normal(item) for name, item in value.items() if not _TIME.search(name)}
+            return {normal(name): normal(item) for name, item in value.items() if not _UNLIKE.search(name)}
         return [normal(item) for item in value] if isinstance(value, list) else value
 
     result = {}

@@ -1,14 +1,21 @@
 """Promotion: only through the gate; rollback: one command. Memory follows: what the student in use does not hold is
 shown to it again (`tutelage.absorption`)."""
 
+from typing import TYPE_CHECKING
+
+from tutelage import lineage
 from tutelage.absorption import reconcile
 from tutelage.cycle import EXPERIENCE_ARMS, accepted_trajectories, cycle_students
 from tutelage.errors import RecordError
 from tutelage.evaluate import gate
 from tutelage.experience import IN_USE, Status
+from tutelage.measures import Student
 from tutelage.progress import Reporter
 from tutelage.results import ComparisonDoc, CycleDoc, GateDoc, load, save
 from tutelage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tutelage.record import Record
 
 
 def decide(workspace: Workspace, cycle: int, report: Reporter) -> None:
@@ -18,9 +25,10 @@ def decide(workspace: Workspace, cycle: int, report: Reporter) -> None:
     if made and record.get("gate", str(cycle)) is None:
         (comparison,) = (doc for doc in load(record, ComparisonDoc, cycle) if doc.decides)
         passed, reason = gate(comparison, config.gate)
-        with record.transaction():
+        with record.transaction():  # with what memory does about it: neither is ever there without the other
             if passed:
                 record.promote(made[-1].id, reason=reason, evidence=comparison.model_dump(mode="json"))
+                reconcile(workspace)
             save(
                 record,
                 GateDoc(
@@ -72,8 +80,9 @@ def promote_by_hand(workspace: Workspace, student: str, reason: str) -> str:
     if wanted.label not in passed:
         listed = ", ".join(sorted(passed)) or "none so far"
         raise RecordError(f"{wanted.label} has not passed the gate and cannot be promoted; those that have: {listed}")
-    record.promote(wanted.id, reason=reason, evidence={"by": "hand"})
-    return f"{wanted.label} is promoted{_memory_follows(workspace)}"
+    with record.transaction():
+        record.promote(wanted.id, reason=reason, evidence={"by": "hand"})
+        return f"{wanted.label} is promoted{_memory_follows(workspace)}"
 
 
 def rollback(workspace: Workspace) -> str:
@@ -86,11 +95,16 @@ def rollback(workspace: Workspace) -> str:
     present = record.promoted()
     if present is None or present.number == 0:
         raise RecordError("there is nothing to roll back: the base student is in use")
-    line = {student.id: student for student in record.students()}
-    gated = {doc.candidate: doc.incumbent for doc in load(record, GateDoc) if doc.promoted}
-    earlier = next(item for item in line.values() if item.label == gated[present.label])
-    record.promote(earlier.id, reason=f"rolled back from {present.label}", evidence={"by": "hand"})
-    return f"rolled back from {present.label} to {earlier.label}{_memory_follows(workspace)}"
+    with record.transaction():
+        earlier = before(record, present)
+        record.promote(earlier.id, reason=f"rolled back from {present.label}", evidence={"by": "hand"})
+        return f"rolled back from {present.label} to {earlier.label}{_memory_follows(workspace)}"
+
+
+def before(record: "Record", present: Student) -> Student:
+    """The student that was in use when this one was promoted: what a rollback goes back to."""
+    gated = [doc.incumbent for doc in load(record, GateDoc) if doc.promoted and doc.candidate == present.label]
+    return record.student(gated[-1]) if gated else lineage.line(record, present)[0]
 
 
 def _memory_follows(workspace: Workspace) -> str:

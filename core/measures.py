@@ -1,6 +1,9 @@
 """The nouns of measurement: versions of the student, rates with intervals, paired comparisons, measured arms, and
 what memory does to success."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -31,10 +34,39 @@ class Student(Frozen):
     settings: dict[str, object] = {}
     """The stage's configuration."""
     created: datetime = Field(default_factory=now)
+    # What follows was not noted of the first students that there were.
+    files: dict[str, str] = {}
+    """SHA-256 of each file in its folder, by name: weights, tokenizer and configuration (`training.content`)."""
+    base: str = ""
+    """Name of the weights that its line began with."""
+    base_content: str = ""
+    """`address` of those."""
+    data: str = ""
+    """Digest of what happened in ``trajectories``; equal for the same episodes, whatever their ids."""
+    config: str = ""
+    """Digest of the configuration that it was made under."""
+    trained_as: dict[str, object] = {}
+    """Of the configuration's ``student``, what shapes weights: method, rank, precision."""
+    seed: int | None = None
+    """Of its stage."""
+    version: str = ""
+    """Of Tutelage."""
+    commit: str = ""
+    """Of Tutelage's source tree, where it ran from one."""
 
     @property
     def label(self) -> str:
         return f"student@{self.number}"
+
+    @property
+    def content(self) -> str:
+        """What it is: a digest over its files; empty if they were not noted."""
+        return address(self.files)
+
+
+def address(files: Mapping[str, str]) -> str:
+    """One digest for files by name and digest; empty for none."""
+    return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest() if files else ""
 
 
 class Rate(Frozen):

@@ -35,6 +35,10 @@ _PLACES = select(*TRAJECTORIES.c["id", "split", "tenant"]).where(
 )
 
 
+DELETED_STUDENT = "deleted-student"
+"""Kind of the documents that say which students' weights were deleted, by whom and why (`tutelage.versions`)."""
+
+
 class Record(Forgetting):
     """What happened in one workspace, as the nouns of `tutelage.types`."""
 
@@ -232,10 +236,12 @@ class Record(Forgetting):
         """Append a promotion; False if the last one says exactly this.
 
         Raises:
-            RecordError: there is no such student.
+            RecordError: there is no such student, or it was deleted.
         """
         with self.transaction() as connection:
-            self.student(student_id)
+            student = self.student(student_id)
+            if (stone := self.get(DELETED_STUDENT, student_id)) is not None:
+                raise RecordError(f"{student.label} was deleted by {stone['by']} ({stone['reason']})")
             entry = {"student": student_id, "reason": reason, "evidence": json.loads(json.dumps(evidence))}
             last = self.promotions()[-1:]
             if last and {name: last[0][name] for name in entry} == entry:

@@ -9,7 +9,6 @@ Nothing held out gets in, nor what was forgotten, nor what is not trusted; what 
 import hashlib
 import json
 import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.corrections import Corrected, kept
 from tutelage.cycle import accepted_trajectories, experience_trajectories
 from tutelage.errors import RecordError
+from tutelage.lineage import commit
 from tutelage.measures import Student
 from tutelage.memory.trust import of_trajectory
 from tutelage.record_forgetting import FORGOTTEN
@@ -243,13 +243,3 @@ def _write(rows: Sequence[Row], path: Path, format: Format) -> None:
         dataset.to_parquet(path)
     else:
         dataset.to_json(path, force_ascii=False)
-
-
-def commit() -> str:
-    """The commit of Tutelage's source tree, if it runs from one."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return ""
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip()

@@ -12,7 +12,7 @@ from tutelage.experience import Experience, Recaller
 from tutelage.measures import Student
 from tutelage.registry import resolve
 from tutelage.stage_config import StageConfig
-from tutelage.training import weights
+from tutelage.training import content, weights
 from tutelage.training.faults import room_spent
 from tutelage.types import Task, Trajectory
 
@@ -26,6 +26,9 @@ STAGES = {
     "distill": "tutelage.training.distill:run",
 }
 """Our own; a plug-in's settings say themselves what runs them (`StageConfig.runs`)."""
+
+STUDENTS = "students"
+"""Folder of a workspace that holds what its stages make, by the student's number."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and how much there is."""
@@ -64,12 +67,12 @@ class StageContext:
     @property
     def folder(self) -> Path:
         """Where the new weights go; it exists only once they are complete."""
-        return self.workspace / "students" / str(self.number)
+        return self.workspace / STUDENTS / str(self.number)
 
     @property
     def checkpoints(self) -> Path:
         """Where a stage keeps what it needs to continue after a kill."""
-        return self.workspace / "students" / f"{self.number}.checkpoints"
+        return self.workspace / STUDENTS / f"{self.number}.checkpoints"
 
     @property
     def start(self) -> str:
@@ -93,8 +96,15 @@ class StageResult:
 
 
 def weights_of(student: Student, workspace: Path) -> str:
-    """A student's weights as `training.weights.load` takes them: its folder, or the name of base weights."""
+    """A student's weights as `training.weights.load` takes them: its folder, or the name of base weights.
+
+    Raises:
+        MissingPart: it was trained here and its weights are not here any more.
+        RecordError: they are not what they were when it was made.
+    """
     folder = workspace / student.weights
+    if student.files or student.weights == f"{STUDENTS}/{student.number}":
+        return str(content.checked(student, folder))
     return str(folder) if folder.is_dir() else student.weights
 
 

@@ -151,7 +151,7 @@ def _named(name: str, context: StageContext) -> tuple[str, str]:
     if STUDENT.fullmatch(name):
         return name, weights_of(context.record.student(name), context.workspace)
     for student in context.record.students():
-        if weights_of(student, context.workspace) == name or student.weights == name:
+        if name in (student.weights, str(context.workspace / student.weights)):
             return student.label, weights_of(student, context.workspace)
     return name, name
 

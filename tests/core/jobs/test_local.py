@@ -1,0 +1,241 @@
+"""Jobs as processes: real ones, doing what jobs do and what they should not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tutelage.config import JobsConfig
+from tutelage.jobs.attend import KEPT, MOST, BoundedFile, elsewhere, last_lines, output_file, place
+from tutelage.jobs.launcher import launcher
+from tutelage.jobs.local import ATTEMPTS_KEPT, LocalLauncher
+from tutelage.record import Record
+
+NEW_SESSION = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', {code!r}], start_new_session=True)"
+"""Starts a process in a session of its own; twice over, one whose parent ends at once."""
+
+
+class Jobs:
+    """Launchers of one workspace, and stand-ins for jobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.programs = folder / "programs"
+        self.workspace = folder / "a workspace"
+        self.programs.mkdir()
+        self.workspace.mkdir()
+        self.handles: list[str] = []
+
+    def launcher(self, code: str = "") -> LocalLauncher:
+        (self.programs / "stand_in.py").write_text(code)
+        return LocalLauncher(JobsConfig(), self.workspace, program="stand_in")
+
+    def start(self, code: str, job: str = "job_1", attempt: int = 1) -> tuple[LocalLauncher, str]:
+        launched = self.launcher(code)
+        self.handles.append(launched.start(self.workspace, job, attempt))
+        return launched, self.handles[-1]
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
+    found = Jobs(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(found.programs))
+    yield found
+    for handle in found.handles:
+        found.launcher().stop(handle, grace=0)
+
+
+def until(condition: Callable[[], object]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail("it did not come to that within 30 seconds")
+
+
+def ended(launched: LocalLauncher, handle: str) -> None:
+    until(lambda: launched.alive(handle) is False)
+
+
+def noted(jobs: Jobs, name: str) -> int:
+    """The number that a stand-in wrote to a file, once it has."""
+    path = jobs.workspace / name
+    until(lambda: path.exists() and path.read_text().endswith("\n"))
+    return int(path.read_text())
+
+
+def gone(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+SLEEPS = "import os, sys, time; open(sys.argv[1] + '/pid', 'w').write(f'{os.getpid()}\\n'); time.sleep(600)"
+
+
+def test_configured_launcher_is_the_local_one(tmp_path: Path) -> None:
+    assert isinstance(launcher(JobsConfig(), tmp_path), LocalLauncher)
+
+
+def test_output_is_kept_without_secrets_and_says_how_it_ended(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "quite-a-secret-7")
+    code = (
+        "import os, sys\nprint(sys.argv[1:])\nprint('key', os.environ['SOME_API_KEY'], file=sys.stderr)\n"
+        "print('10 %', end='\\r')\nprint('20 %', end='\\r')\nprint('x' * 100_000)\nsys.exit(3)"
+    )
+    launched, handle = jobs.start(code)
+    ended(launched, handle)
+    path = output_file(jobs.workspace, "job_1", 1)
+    lines = path.read_text().splitlines()
+    assert repr([str(jobs.workspace), "job_1", "1"]) in lines
+    assert "key [secret]" in lines
+    assert lines[-1] == "ended with exit code 3"
+    assert not any("%" in line for line in lines)
+    assert max(map(len, lines)) < 10_000
+    assert launched.output(handle).endswith("ended with exit code 3")
+    assert "quite-a-secret-7" not in path.read_text()
+
+
+def test_an_attempt_is_started_once(jobs: Jobs) -> None:
+    launched = jobs.launcher(SLEEPS)
+    with ThreadPoolExecutor(8) as pool:
+        handles = set(pool.map(lambda _: jobs.launcher(SLEEPS).start(jobs.workspace, "job_1", 1), range(8)))
+    jobs.handles += handles
+    assert len(handles) == 1
+    noted_at = output_file(jobs.workspace, "job_1", 1).with_suffix(".pid")
+    noted_at.write_text("")  # as if killed between starting it and noting that
+    assert {launched.start(jobs.workspace, "job_1", 1)} == handles
+    launched.stop(*handles, grace=0)
+    assert {launched.start(jobs.workspace, "job_1", 1)} == handles  # nor again when it is over
+    assert launched.alive(*handles) is False
+    second = launched.start(jobs.workspace, "job_1", 2)
+    jobs.handles.append(second)
+    assert launched.alive(second) is True
+
+
+def test_handles_hold_across_processes_and_pids_that_are_used_again(jobs: Jobs) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tutelage.config import JobsConfig\n"
+        "from tutelage.jobs.local import LocalLauncher\n"
+        "workspace = Path(sys.argv[1]); launched = LocalLauncher(JobsConfig(), workspace, program='stand_in')\n"
+        "print(launched.start(workspace, 'job_1', 1), flush=True)\n"
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    launched = jobs.launcher(SLEEPS)
+    starter = subprocess.run(
+        [sys.executable, "-c", code, str(jobs.workspace)], capture_output=True, text=True, check=False
+    )
+    assert starter.returncode == -signal.SIGKILL
+    handle = starter.stdout.strip()
+    jobs.handles.append(handle)
+    assert launched.alive(handle) is True
+    host, _, job, attempt = handle.rsplit("/", 3)
+    assert launched.alive(f"{host}/{os.getpid()}/{job}/{attempt}") is False
+    assert launched.alive(f"another-{handle}") is None
+    launched.stop(f"{host}/{os.getpid()}/{job}/{attempt}", grace=0)
+    launched.stop(handle, grace=0)
+    assert launched.alive(handle) is False
+
+
+def test_a_job_that_is_asked_to_end_may_tidy_up(jobs: Jobs) -> None:
+    code = (
+        "import os, signal, sys, time\n"
+        "def tidy(*_): print('tidied'); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, tidy)\n" + SLEEPS
+    )
+    launched, handle = jobs.start(code)
+    noted(jobs, "pid")
+    launched.stop(handle, grace=60)
+    assert launched.alive(handle) is False
+    assert launched.output(handle) == "tidied"
+
+
+def test_a_deaf_job_is_killed_with_all_that_it_started(jobs: Jobs) -> None:
+    child = (
+        "import os, pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        f"pathlib.Path({str(jobs.workspace)!r}, 'child').write_text(str(os.getpid()) + chr(10)); time.sleep(600)"
+    )
+    code = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        + NEW_SESSION.format(code=NEW_SESSION.format(code=child))
+        + "\n"
+        + SLEEPS
+    )
+    launched, handle = jobs.start(code)
+    job, orphan = noted(jobs, "pid"), noted(jobs, "child")
+    launched.stop(handle, grace=0.2)
+    assert launched.alive(handle) is False
+    until(lambda: gone(job) and gone(orphan))
+    assert launched.output(handle).startswith("killed by SIGKILL")
+
+
+@pytest.mark.parametrize("ending", ["", "; os.kill(os.getpid(), 9)"])
+def test_nothing_is_left_behind_by_a_job_that_ends(jobs: Jobs, ending: str) -> None:
+    child = (
+        "import os, pathlib, time; "
+        f"pathlib.Path({str(jobs.workspace)!r}, 'child').write_text(str(os.getpid()) + chr(10)); time.sleep(600)"
+    )
+    waits = (
+        f"import os, time\nwhile not os.path.exists({str(jobs.workspace / 'child')!r}): time.sleep(0.01)\n{ending[2:]}"
+    )
+    launched, handle = jobs.start(f"{NEW_SESSION.format(code=NEW_SESSION.format(code=child))}\n{waits}")
+    ended(launched, handle)
+    assert gone(noted(jobs, "child"))
+
+
+def test_a_job_ends_with_its_attendant(jobs: Jobs) -> None:
+    launched, handle = jobs.start(SLEEPS)
+    job = noted(jobs, "pid")
+    os.kill(int(handle.rsplit("/", 3)[1]), signal.SIGKILL)
+    until(lambda: gone(job))
+    assert launched.alive(handle) is False
+
+
+def test_what_is_written_stays_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with BoundedFile(path) as file:
+        for number in range(20_000):
+            file.write(f"{number:100}\n")
+            assert number % 1000 or path.stat().st_size <= MOST + 200
+    text = path.read_text()
+    assert text.startswith("[what came before was dropped]\n")
+    lines = text.splitlines()[1:]
+    assert [int(line) for line in lines] == list(range(20_000 - len(lines), 20_000))
+    assert len(text) > KEPT / 2
+    assert last_lines(path, characters=250).split() == ["19998", "19999"]
+    assert last_lines(tmp_path / "none", characters=10) == ""
+
+
+def test_output_of_old_attempts_goes(jobs: Jobs) -> None:
+    folder = output_file(jobs.workspace, "job_0", 1).parent
+    folder.mkdir()
+    for number in range(ATTEMPTS_KEPT + 5):
+        for suffix in ("out", "pid"):
+            path = folder / f"job_0-{number}.{suffix}"
+            path.touch()
+            os.utime(path, (number, number))
+    launched, handle = jobs.start("")
+    ended(launched, handle)
+    left = {path.name for path in folder.iterdir()}
+    assert {"job_1-1.out", "job_1-1.pid", "job_0-6.out", "job_0-6.pid"} <= left
+    assert "job_0-5.out" not in left
+    assert len(left) == 2 * ATTEMPTS_KEPT
+
+
+def test_a_job_runs_only_where_its_record_is_the_same_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        Record.open(folder).close()
+    (tmp_path / "link").symlink_to(first)
+    assert elsewhere(tmp_path / "link", tmp_path, place(first)) == ""
+    assert "is not the folder" in elsewhere(second, None, place(first))
+    assert "is not the folder" in elsewhere(first, None, f"another{place(first)}")
+    assert "does not see the workspace" in elsewhere(tmp_path / "third", None, place(first))
+    assert "does not see the folder" in elsewhere(first, tmp_path / "third", place(first))

@@ -132,6 +132,8 @@ class ServeConfig(Section):
     """LiteLLM model string that answers with ``engine = "upstream"``."""
     max_new_tokens: int = Field(256, ge=1)
     """Where a request names no limit; also the most that one may ask for."""
+    max_length: int = Field(4096, ge=64)
+    """Tokens of a conversation with its reply; a model that takes fewer sets the limit itself."""
     concurrency: int = Field(64, ge=1)
     """Requests under way at once; one more is told to come back."""
     batch: int = Field(16, ge=1)

@@ -1,0 +1,148 @@
+"""A version of the student that answers in this process, with transformers: many requests in one batch."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tutelage.config import Config
+from tutelage.errors import ConfigError, RequestRefused
+from tutelage.serving.batching import Asked, Batcher, EngineFailed
+from tutelage.serving.reading import Reader, ends_of
+from tutelage.serving.rendering import conversation
+from tutelage.serving.types import ChatMessage, Piece, Prompt, Sampling
+from tutelage.training import weights
+from tutelage.training.chat import ChatEncoder
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+CHECK = 120.0
+"""Seconds for a version to say its first word, on a machine that may be busy."""
+CHARACTERS = 100
+"""Per token that there is room for, at most; a longer text is too long without being counted."""
+
+
+class TransformersEngine:
+    """Answers with a model of this process.
+
+    Args:
+        label: which version, e.g. ``student@3``.
+        batch: replies that are generated together; more wait their turn.
+        max_length: tokens of a conversation with its reply; the model may take fewer.
+
+    Raises:
+        ConfigError: the model is not of a kind that is understood here.
+    """
+
+    def __init__(
+        self, label: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", *, batch: int, max_length: int
+    ) -> None:
+        check_kind(model.config)
+        self._label = label
+        self.max_length = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
+        self._encoder = ChatEncoder(tokenizer)
+        self._batcher = Batcher(model, batch)
+
+    @classmethod
+    def load(cls, label: str, name: str, config: Config) -> "TransformersEngine":
+        """The engine of weights named as for `weights.load`; takes seconds.
+
+        Raises:
+            ConfigError, MissingPart: as `weights.load`, or as the constructor.
+        """
+        model, tokenizer = weights.load(name, dtype=weights.compute_dtype(config.student.dtype))
+        return cls(label, model, tokenizer, batch=config.serve.batch, max_length=config.serve.max_length)
+
+    @property
+    def label(self) -> str:
+        return self._label
+
+    async def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
+        """The reply in pieces.
+
+        Raises:
+            RequestRefused: it leaves no room for a reply, or there is nothing to answer.
+            EngineFailed: the model has failed, or was unloaded.
+        """
+        tools = () if prompt.tool_choice == "none" else prompt.tools
+        ids = render(self._encoder, prompt, self.max_length)
+        most = min(prompt.sampling.max_new_tokens, self.max_length - len(ids))
+        sampling = replace(prompt.sampling, max_new_tokens=most)
+        reader = Reader(self._encoder, len(ids), sampling, tools)
+        asked = Asked(ids, sampling, ends_of(self._encoder), asyncio.get_running_loop())
+        self._batcher.submit(asked)
+        try:
+            finished = False
+            while not finished:
+                token = await asked.tokens.get()
+                if isinstance(token, Exception):
+                    raise token
+                piece = reader.read(token)
+                finished = piece.finish is not None
+                if piece.text or finished:
+                    yield piece
+        finally:
+            asked.cancelled = True
+
+    async def check(self) -> None:
+        await said_something(self)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._batcher.close)
+
+
+async def said_something(engine: "TransformersEngine") -> None:
+    """Have an engine say one token.
+
+    Raises:
+        EngineFailed: it does not.
+    """
+    prompt = Prompt((ChatMessage("user", "Hello"),), Sampling(max_new_tokens=1))
+    try:
+        async with asyncio.timeout(CHECK):
+            async for _ in engine.generate(prompt):
+                pass
+    except TimeoutError:
+        raise EngineFailed(f"{engine.label} has not said anything within {CHECK:g} s") from None
+
+
+def render(encoder: ChatEncoder, prompt: Prompt, max_length: int) -> list[int]:
+    """The prompt as tokens, up to where the assistant starts.
+
+    Raises:
+        RequestRefused: it leaves no room for a reply within `max_length`, or there is nothing to answer.
+    """
+    tools = () if prompt.tool_choice == "none" else prompt.tools
+    messages = conversation(prompt.messages, tools)
+    characters = sum(len(message.content) for message in messages)
+    if characters > CHARACTERS * max_length:
+        raise RequestRefused(
+            f"the messages have {characters} characters, too many for a context of {max_length} tokens"
+        )
+    ids = encoder.conversation(messages, tools)
+    if len(ids) >= max_length:
+        raise RequestRefused(f"the messages have {len(ids)} tokens; with the reply there is room for {max_length}")
+    return ids
+
+
+def check_kind(config: "PretrainedConfig") -> None:
+    """Raises ConfigError: some layer of the model does not attend to everything before, as all do in a Llama."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if kinds != {"full_attention"} or (window and not getattr(config, "layer_types", None)):
+        raise ConfigError(
+            f"a model of type {config.model_type} with layers of another kind than full attention cannot be served by "
+            'engine = "transformers"; serve it with vLLM and set serve.engine = "upstream"'
+        )
+
+
+def cache_bytes(config: "PretrainedConfig", tokens: int, size: int) -> int:
+    """Bytes of the keys and values of so many tokens.
+
+    Args:
+        size: bytes per number.
+    """
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    wide = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * tokens * config.num_hidden_layers * heads * wide * size

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from tutelage.errors import ConfigError
 from tutelage.section import Section
 
 
@@ -66,7 +67,7 @@ class TriggerConfig(Section):
     """As ``tutelage jobs submit`` takes them."""
     enabled: bool = True
     cron: str = ""
-    """Five fields, as in crontab."""
+    """Five fields, as in crontab: minute, hour, day of month, month, weekday (0 and 7 are Sunday)."""
     every: float = Field(0.0, ge=0)
     """Seconds."""
     timezone: str = "UTC"
@@ -76,17 +77,18 @@ class TriggerConfig(Section):
     grace: float = Field(60.0, ge=0)
     """Seconds after its time within which a run is not missed yet."""
     overlap: Literal["skip", "queue"] = "skip"
-    """Whether another job is queued while the trigger's last one is not over."""
+    """What becomes of a firing while the trigger's last job is not over: nothing, or another job that waits behind it;
+    never more than one waits."""
     accepted: int = Field(0, ge=0)
     """Accepted trajectories that have come since this trigger last fired."""
     success_below: float = Field(0.0, ge=0, le=1)
-    """Success rate of the promoted student over its last `window` episodes outside evaluation: fires once the upper
-    bound of its interval is below this."""
+    """Success rate of the promoted student over its last `window` episodes outside evaluation, all of them since the
+    trigger last fired: fires once the upper bound of its 95 % interval is below this."""
     memory_over: int = Field(0, ge=0)
-    """Experiences in use."""
+    """Experiences in use. Fires again once there are more than when it last did, or were fewer than this meanwhile."""
     drift: float = Field(0.0, ge=0, le=1)
-    """Total variation distance between the causes diagnosed in the last `window` episodes and in the `window` before
-    the trigger last fired, or the first ones."""
+    """Total variation distance between the causes diagnosed in the last `window` episodes of the promoted student
+    outside evaluation and in its first `window` ones since the trigger last fired."""
     window: int = Field(50, ge=10)
     """Episodes that `success_below` and `drift` look at."""
     cooldown: float = Field(0.0, ge=0)
@@ -98,6 +100,20 @@ class TriggerConfig(Section):
         given = [name for name in conditions if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(conditions)}; given: {', '.join(given) or 'none'}")
+        return self
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "TriggerConfig":
+        from tutelage.jobs.cron import Cron, zone
+        from tutelage.jobs.kinds import params_of
+
+        try:
+            zone(self.timezone)
+            if self.cron:
+                Cron(self.cron, self.timezone)
+            params_of(self.job, self.params)
+        except ConfigError as error:
+            raise ValueError(f"{self.name}: {error}") from error
         return self
 
 

@@ -1,0 +1,141 @@
+"""What the record says to the triggers that wait for data. Of episodes only those since it last fired are looked at.
+
+Success and drift are judged by what the promoted student did in use: episodes of the arms that experience is gathered
+from, those that broke left out. Episodes that only measure, and those of training, are not among them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, func, or_, select
+
+from tutelage.cycle import EXPERIENCE_ARMS
+from tutelage.database import where
+from tutelage.designs import DESIGNED
+from tutelage.experience import IN_USE
+from tutelage.jobs.triggers import Found, Kept
+from tutelage.record import Record
+from tutelage.record_tables import EXPERIENCES, TRAJECTORIES
+from tutelage.service_config import TriggerConfig
+from tutelage.stats import rate
+from tutelage.types import BROKEN, Split
+
+BASE = "student@0"
+"""Label of the student in use while none was promoted."""
+
+
+def mark(record: Record, trigger: TriggerConfig) -> int:
+    """Row up to which the record has what a trigger waits for."""
+    return record.newest().experience if trigger.memory_over else _newest(record)
+
+
+def look(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
+    """Whether the data are as a trigger waits for, and how far from it."""
+    with record.reading():
+        if trigger.accepted:
+            return _accepted(record, trigger, kept)
+        if trigger.success_below:
+            return _success(record, trigger, kept)
+        return _memory(record, trigger, kept) if trigger.memory_over else _drift(record, trigger, kept)
+
+
+def distance(old: Mapping[str, int], new: Mapping[str, int]) -> float:
+    """Total variation distance, 0 to 1, between two counts of the same things; 0 if one of them counts nothing."""
+    totals = sum(old.values()), sum(new.values())
+    if 0 in totals:
+        return 0.0
+    names = old.keys() | new.keys()
+    return sum(abs(old.get(name, 0) / totals[0] - new.get(name, 0) / totals[1]) for name in names) / 2
+
+
+def _accepted(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
+    """Counted as `tutelage.cycle.accepted_trajectories` does: of designed tasks, what their filter accepted."""
+    n, trajectory, family = TRAJECTORIES.c.n, TRAJECTORIES.c.id, TRAJECTORIES.c.family
+    mine = (*_gathered(record, kept), *where(TRAJECTORIES, split=Split.TRAIN, success=True))
+    plain = _rows(record, select(func.count(), func.max(n)).where(*mine, family != DESIGNED))[0]
+    designed = _rows(record, select(n, trajectory).where(*mine, family == DESIGNED))
+    if designed:
+        filtered = {item for body in record.items("annotation").values() for item in body["accepted"] + body["failed"]}
+        designed = [row for row in designed if row.id in filtered]
+    count = plain[0] + len(designed)
+    last = max([plain[1] or 0, *(row.n for row in designed)])
+    far = f"{count} of {trigger.accepted} accepted trajectories"
+    return Found(count >= trigger.accepted, far, mark=last)
+
+
+def _success(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
+    rows = _episodes(record, kept, trigger.window, TRAJECTORIES.c.success)
+    if len(rows) < trigger.window:
+        return Found(False, f"{len(rows)} of {trigger.window} episodes of {_student(record)}")
+    found = rate(sum(row.success for row in rows), len(rows))
+    far = (
+        f"{_student(record)} solved {found.successes} of its last {found.episodes} episodes, at most "
+        f"{100 * found.high:.0f} % (bound: {100 * trigger.success_below:.0f} %)"
+    )
+    return Found(found.high < trigger.success_below, far, mark=rows[0].n)
+
+
+def _memory(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
+    """Once it has fired, more must be in use than then, or fewer than the bound in between."""
+    later = EXPERIENCES.alias()
+    newest = ~(
+        select(later.c.n).where(later.c.id == EXPERIENCES.c.id, later.c.version > EXPERIENCES.c.version).exists()
+    )
+    in_use = (EXPERIENCES.c.status.in_(IN_USE), newest, *where(EXPERIENCES, tenant=record.tenant))
+    count = int(_rows(record, select(func.count()).select_from(EXPERIENCES).where(*in_use))[0][0])
+    far = f"{count} experiences in use (bound: {trigger.memory_over})"
+    holds = count > max(trigger.memory_over, kept.count)
+    return Found(holds, far, mark=record.newest().experience, count=count)
+
+
+def _drift(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
+    body = TRAJECTORIES.c.body
+    new = _episodes(record, kept, trigger.window, body)
+    old = _episodes(record, kept, trigger.window, body, newest=False)
+    if len(new) < trigger.window or old[-1].n >= new[-1].n:
+        done = len({row.n for row in (*old, *new)})
+        return Found(False, f"{done} of {2 * trigger.window} episodes of {_student(record)}")
+    moved = distance(_causes(old), _causes(new))
+    far = (
+        f"the causes in the last {trigger.window} episodes of {_student(record)} are {moved:.2f} away from those in "
+        f"its first ones (bound: {trigger.drift:g})"
+    )
+    return Found(moved >= trigger.drift, far, mark=new[0].n)
+
+
+def _causes(rows: Sequence[Row[Any]]) -> Counter[str]:
+    return Counter(step["diagnosis"]["cause"] for row in rows for step in json.loads(row.body)["steps"])
+
+
+def _episodes(
+    record: Record, kept: Kept, limit: int, column: ColumnElement[Any], *, newest: bool = True
+) -> Sequence[Row[Any]]:
+    """Rows of the promoted student's last, or first, episodes in use since the trigger last fired."""
+    n, policy = TRAJECTORIES.c.n, TRAJECTORIES.c.policy
+    label = _student(record)
+    # A policy's label may go on with what its weights were made from.
+    own = or_(policy == label, policy.startswith(f"{label} (", autoescape=True))
+    query = select(n, column).where(*_gathered(record, kept), own, TRAJECTORIES.c.ending.not_in(BROKEN))
+    return _rows(record, query.order_by(n.desc() if newest else n).limit(limit))
+
+
+def _gathered(record: Record, kept: Kept) -> tuple[ColumnElement[bool], ...]:
+    """Which rows are of arms that gather experience, and new to a trigger."""
+    new, gathered = TRAJECTORIES.c.n > kept.mark, TRAJECTORIES.c.arm.in_(EXPERIENCE_ARMS)
+    return (new, gathered, *where(TRAJECTORIES, tenant=record.tenant))
+
+
+def _student(record: Record) -> str:
+    student = record.promoted()
+    return student.label if student is not None else BASE
+
+
+def _newest(record: Record) -> int:
+    return int(_rows(record, select(func.coalesce(func.max(TRAJECTORIES.c.n), 0)))[0][0])
+
+
+def _rows(record: Record, query: Select[Any]) -> Sequence[Row[Any]]:
+    with record.reading() as connection:
+        return connection.execute(query).all()

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from tutelage.memory.server.auth import Caller, Tokens, is_loopback
@@ -26,6 +26,13 @@ BODY_SECONDS = 30.0
 _LOG = logging.getLogger(__name__)
 
 
+class Refuse(Protocol):
+    """Sends a whole answer that says what went wrong, in the form of one server."""
+
+    async def __call__(self, send: Send, status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
+        """Send it with these headers besides those that every answer has."""
+
+
 class Guard:
     """An ASGI application around another one.
 
@@ -34,12 +41,23 @@ class Guard:
     loopback a token does the same: no browser adds it by itself.
     """
 
-    def __init__(self, app: App, *, tokens: Tokens | None, anyone: Caller | None, loopback: bool) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        tokens: Tokens | None,
+        anyone: Caller | None,
+        loopback: bool,
+        body_bytes: int = MAX_BODY,
+        refuse: Refuse | None = None,
+    ) -> None:
         """
         Args:
             tokens: who may come in.
             anyone: who everybody is where there are no tokens.
             loopback: whether to refuse what is not addressed to this machine under its own name.
+            body_bytes: what the body of a request may have at most.
+            refuse: how the server says what went wrong; default: `answer`.
 
         Raises:
             ValueError: neither or both of `tokens` and `anyone` are given, or no tokens beyond loopback.
@@ -50,6 +68,8 @@ class Guard:
         self._tokens = tokens
         self._anyone = anyone
         self._loopback = loopback
+        self._body_bytes = body_bytes
+        self._refuse: Refuse = refuse or answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,21 +78,21 @@ class Guard:
             return  # there are no web sockets here; the server answers 403 for the one that closed without a word
         headers = _headers(scope)
         if self._loopback and not _addressed_to_loopback(headers):
-            await answer(send, 421, "misdirected", "this server answers to loopback addresses only")
+            await self._refuse(send, 421, "misdirected", "this server answers to loopback addresses only")
             return
         if scope["path"] not in OPEN:
             caller = self._caller(headers)
             if caller is None:
                 challenge = (b"www-authenticate", b"Bearer")
-                await answer(
+                await self._refuse(
                     send, 401, "unauthenticated", "a valid token is needed: Authorization: Bearer …", challenge
                 )
                 return
             scope[CALLER] = caller
         if _has_body(headers) and not _is_json(headers):
-            await answer(send, 415, "unsupported", "the body must be application/json")
+            await self._refuse(send, 415, "unsupported", "the body must be application/json")
             return
-        received = await _whole_body(headers, receive, send)
+        received = await self._whole_body(headers, receive, send)
         if received is not None:
             await self._app(scope, received, send)
 
@@ -81,6 +101,34 @@ class Guard:
             return self._anyone
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         return self._tokens.caller(secret.strip()) if scheme.lower() == "bearer" else None
+
+    async def _whole_body(self, headers: dict[str, str], receive: Receive, send: Send) -> Receive | None:
+        """Take the body in before anything looks at it; None if it was refused and the client told so."""
+        too_large = f"a request may have {self._body_bytes} bytes at most"
+        declared = headers.get("content-length", "0")
+        if not declared.isdigit() or int(declared[:20]) > self._body_bytes:
+            await self._refuse(send, 413, "too_large", too_large)
+            return None
+        body, last = bytearray(), None
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while last is None or (last["type"] == "http.request" and last.get("more_body", False)):
+                    last = await receive()
+                    body += last.get("body", b"")
+                    if len(body) > self._body_bytes:
+                        await self._refuse(send, 413, "too_large", too_large)
+                        return None
+        except TimeoutError:
+            await self._refuse(send, 408, "timeout", f"the body did not come within {BODY_SECONDS:.0f} seconds")
+            return None
+        if last["type"] != "http.request":
+            return None  # the client has gone
+        first: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def replayed() -> Message:
+            return first.pop() if first else await receive()
+
+        return replayed
 
 
 async def answer(send: Send, status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
@@ -119,32 +167,3 @@ def _has_body(headers: dict[str, str]) -> bool:
 
 def _is_json(headers: dict[str, str]) -> bool:
     return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
-
-
-async def _whole_body(headers: dict[str, str], receive: Receive, send: Send) -> Receive | None:
-    """Take the body in before anything looks at it; None if it was refused and the client told so."""
-    too_large = f"a request may have {MAX_BODY} bytes at most"
-    declared = headers.get("content-length", "0")
-    if not declared.isdigit() or int(declared[:20]) > MAX_BODY:
-        await answer(send, 413, "too_large", too_large)
-        return None
-    body, last = bytearray(), None
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while last is None or (last["type"] == "http.request" and last.get("more_body", False)):
-                last = await receive()
-                body += last.get("body", b"")
-                if len(body) > MAX_BODY:
-                    await answer(send, 413, "too_large", too_large)
-                    return None
-    except TimeoutError:
-        await answer(send, 408, "timeout", f"the body did not come within {BODY_SECONDS:.0f} seconds")
-        return None
-    if last["type"] != "http.request":
-        return None  # the client has gone
-    first: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-    async def replayed() -> Message:
-        return first.pop() if first else await receive()
-
-    return replayed

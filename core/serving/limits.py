@@ -1,0 +1,137 @@
+"""How much may be asked: so many requests at once, so many per key and minute; and what was asked, counted."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tutelage.memory.server.auth import Caller
+from tutelage.memory.server.guard import CALLER, App, Message, Receive, Scope, Send
+from tutelage.serving.errors import refuse
+from tutelage.serving.types import Answer
+
+CHAT = "/v1/chat/completions"
+"""The path that is limited; all others are answered at once."""
+
+
+@dataclass
+class Counts:
+    """What the endpoint has done since it started; kept by one thread."""
+
+    requests: Counter[int] = field(default_factory=Counter)
+    """Chat requests by status."""
+    under_way: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    blocked: int = 0
+    """Replies that a guardrail held back."""
+    given_up: int = 0
+    """Chat requests whose client left, or that broke off."""
+
+    def answered(self, answer: Answer) -> None:
+        """Count a reply that was sent whole."""
+        self.prompt_tokens += answer.tokens.prompt
+        self.completion_tokens += answer.tokens.completion
+        self.blocked += len(answer.blocked)
+
+    def text(self) -> str:
+        """As Prometheus reads it."""
+        lines = ["# TYPE tutelage_chat_requests_total counter"]
+        lines += [f'tutelage_chat_requests_total{{status="{key}"}} {n}' for key, n in sorted(self.requests.items())]
+        for name, kind, value in (
+            ("chat_under_way", "gauge", self.under_way),
+            ("chat_given_up_total", "counter", self.given_up),
+            ("prompt_tokens_total", "counter", self.prompt_tokens),
+            ("completion_tokens_total", "counter", self.completion_tokens),
+            ("guardrail_blocks_total", "counter", self.blocked),
+        ):
+            lines += [f"# TYPE tutelage_{name} {kind}", f"tutelage_{name} {value}"]
+        return "\n".join(lines) + "\n"
+
+
+class Buckets:
+    """So many requests per key and minute, as many of them at once as come: a bucket of tokens per key."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            per_minute: 0 means no limit.
+        """
+        self._per_minute = per_minute
+        self._clock = clock
+        self._levels: dict[str, tuple[float, float]] = {}
+
+    def take(self, key: str) -> float:
+        """Take one token of a key; returns 0, or in how many seconds there is one."""
+        if not self._per_minute:
+            return 0.0
+        now = self._clock()
+        level, since = self._levels.get(key, (float(self._per_minute), now))
+        level = min(self._per_minute, level + (now - since) * self._per_minute / 60)
+        if level < 1:
+            self._levels[key] = level, now
+            return (1 - level) * 60 / self._per_minute
+        self._levels[key] = level - 1, now
+        return 0.0
+
+
+class Limits:
+    """An ASGI application around another one, behind `Guard`. Its requests are served by one event loop."""
+
+    def __init__(self, app: App, counts: Counts, *, concurrency: int, per_minute: int) -> None:
+        """
+        Args:
+            concurrency: chat requests under way at once, until their replies are sent.
+            per_minute: chat requests per key and minute; 0 means no limit.
+        """
+        self._app = app
+        self._counts = counts
+        self._concurrency = concurrency
+        self._buckets = Buckets(per_minute)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != CHAT or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        sent = _Status(send)
+        try:
+            await self._limited(scope, receive, sent)
+        finally:
+            if sent.whole:
+                self._counts.requests[sent.status] += 1
+            else:
+                self._counts.given_up += 1
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._counts.under_way >= self._concurrency:
+            busy = f"{self._concurrency} requests are under way, and no more are taken at once; come back in a second"
+            await refuse(send, 503, "overloaded", busy, (b"retry-after", b"1"))
+            return
+        caller: Caller = scope[CALLER]
+        wait = math.ceil(self._buckets.take(caller.name))
+        if wait:
+            often = f"this key has used up its requests; the next one is possible in {wait} s"
+            await refuse(send, 429, "rate_limit_exceeded", often, (b"retry-after", str(wait).encode()))
+            return
+        self._counts.under_way += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._counts.under_way -= 1
+
+
+class _Status:
+    """Sends, and sees what is sent."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        self.whole = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.whole = True

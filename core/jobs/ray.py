@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.config import JobsConfig
-from tutelage.errors import MissingPart, TutelageError
+from tutelage.errors import ConfigError, MissingPart, TutelageError
 from tutelage.jobs.attend import EXECUTE, last_lines, output_file, place
 from tutelage.jobs.local import ATTEND, SHOWN
 
@@ -26,6 +26,7 @@ CALL_SECONDS = 30.0
 """How long one call to the cluster may take."""
 GRACE = 10
 """Seconds between Ray's asking a job to end and its killing it; Ray wants to know when the job is submitted."""
+_OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _ARGUMENTS = {"CPU": "entrypoint_num_cpus", "GPU": "entrypoint_num_gpus", "memory": "entrypoint_memory"}
 
 
@@ -39,6 +40,7 @@ class RayLauncher:
 
         Raises:
             MissingPart: Ray is not installed.
+            ConfigError: the environment would lead Ray's client to another cluster.
         """
         self._config = config
         self._workspace = workspace
@@ -47,6 +49,9 @@ class RayLauncher:
             import ray.job_submission  # noqa: F401
         except ImportError as error:
             raise MissingPart("the launcher `ray` needs Ray: pip install 'tutelage[ray]'") from error
+        for name in _OVERRIDES:
+            if os.environ.get(name, config.ray_address) != config.ray_address:
+                raise ConfigError(f"Ray's client heeds {name}, not jobs.ray_address = {config.ray_address}: unset it")
 
     @cached_property
     def _client(self) -> "JobSubmissionClient":

@@ -10,7 +10,7 @@ from tutelage.errors import ConfigError, RequestRefused
 from tutelage.serving.batching import Asked, Batcher, EngineFailed
 from tutelage.serving.reading import Reader, ends_of
 from tutelage.serving.rendering import conversation
-from tutelage.serving.types import ChatMessage, Piece, Prompt, Sampling
+from tutelage.serving.types import ChatMessage, Engine, Piece, Prompt, Sampling
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
 
@@ -92,7 +92,7 @@ class TransformersEngine:
         await asyncio.to_thread(self._batcher.close)
 
 
-async def said_something(engine: "TransformersEngine") -> None:
+async def said_something(engine: Engine) -> None:
     """Have an engine say one token.
 
     Raises:
@@ -135,14 +135,3 @@ def check_kind(config: "PretrainedConfig") -> None:
             f"a model of type {config.model_type} with layers of another kind than full attention cannot be served by "
             'engine = "transformers"; serve it with vLLM and set serve.engine = "upstream"'
         )
-
-
-def cache_bytes(config: "PretrainedConfig", tokens: int, size: int) -> int:
-    """Bytes of the keys and values of so many tokens.
-
-    Args:
-        size: bytes per number.
-    """
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    wide = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * tokens * config.num_hidden_layers * heads * wide * size

@@ -1,0 +1,125 @@
+"""A version of the student in vLLM, in this process: requests go in as token ids and come back as such.
+
+Written for vLLM 0.22 to 0.32 (`AsyncLLM`). It has to be run on a machine with a GPU, which the tests do not: they hold
+what is passed to vLLM against what is meant.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutelage.config import Config
+from tutelage.serving.engine_transformers import render, said_something
+from tutelage.serving.reading import Reader, ends_of
+from tutelage.serving.types import Piece, Prompt, Sampling
+from tutelage.training import weights
+from tutelage.training.chat import ChatEncoder
+from tutelage.training.vllm_policy import require
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MEMORY = 0.42
+"""Share of the GPU's memory per version, so that two fit while one is exchanged for the other."""
+
+_numbers = count()
+
+
+class VllmEngine:
+    """Answers with vLLM.
+
+    Args:
+        label: which version, e.g. ``student@3``.
+        llm: a running `AsyncLLM`.
+    """
+
+    def __init__(self, label: str, llm: Any, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
+        self._label, self._llm, self.max_length = label, llm, max_length
+        self._encoder = ChatEncoder(tokenizer)
+
+    @classmethod
+    def load(cls, label: str, name: str, config: Config) -> "VllmEngine":
+        """The engine of weights named as for `weights.load`; takes a minute.
+
+        Raises:
+            MissingPart: vLLM, a GPU, or the weights are not here.
+        """
+        require()
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        given = engine_arguments(weights.ensure(name), label, config)
+        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**given))
+        return cls(label, llm, weights.load_tokenizer(name), given["max_model_len"])
+
+    @property
+    def label(self) -> str:
+        return self._label
+
+    async def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
+        """The reply in pieces.
+
+        Raises:
+            RequestRefused: it leaves no room for a reply, or there is nothing to answer.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        tools = () if prompt.tool_choice == "none" else prompt.tools
+        ids = render(self._encoder, prompt, self.max_length)
+        most = min(prompt.sampling.max_new_tokens, self.max_length - len(ids))
+        sampling = replace(prompt.sampling, max_new_tokens=most)
+        reader = Reader(self._encoder, len(ids), sampling, tools)
+        given = sampling_arguments(sampling, ends_of(self._encoder))
+        name = f"{self._label}-{next(_numbers)}"
+        params = SamplingParams(**given, output_kind=RequestOutputKind.DELTA)
+        async for output in self._llm.generate({"prompt_token_ids": ids}, params, name):
+            for token in output.outputs[0].token_ids:
+                piece = reader.read(int(token))
+                if piece.text or piece.finish:
+                    yield piece
+                if piece.finish:
+                    await self._llm.abort(name)
+                    return
+
+    async def check(self) -> None:
+        await said_something(self)
+
+    async def close(self) -> None:
+        self._llm.shutdown()
+
+
+def engine_arguments(folder: Path, label: str, config: Config) -> dict[str, Any]:
+    """Arguments of vLLM's `AsyncEngineArgs`."""
+    return {
+        "model": str(folder),
+        "served_model_name": label,
+        "dtype": str(weights.compute_dtype(config.student.dtype)).removeprefix("torch."),
+        "max_model_len": config.serve.max_length,
+        "max_num_seqs": config.serve.batch,
+        "gpu_memory_utilization": MEMORY,
+        "generation_config": "vllm",  # no defaults from the model's own settings
+        "enable_prefix_caching": True,
+        "enable_log_requests": False,  # what is said is nobody's business
+    }
+
+
+def sampling_arguments(sampling: Sampling, ends: frozenset[int]) -> dict[str, Any]:
+    """Arguments of vLLM's `SamplingParams`; stop strings are looked for here, as with the other engine."""
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "seed": sampling.seed,
+        "max_tokens": sampling.max_new_tokens,
+        "ignore_eos": True,
+        "stop_token_ids": sorted(ends),
+        "detokenize": False,
+    }

@@ -7,7 +7,7 @@ from typing import Any
 SECRET = "[secret]"
 """What stands in a secret's place."""
 
-_SECRET = re.compile(
+KEY_LIKE = re.compile(
     r"""(?ix)
     \b(?:sk|pk|gsk|xai|hf|ghp|gho|glpat)[-_](?=[\w\-*.]*[\d*])[\w\-*.]{6,}  # keys by their usual beginnings
     | \bkey[-_](?=[a-z]*\d)[a-z0-9*]{12,}    # `key_columns` is none
@@ -27,7 +27,7 @@ def without_secrets(text: str) -> str:
     one and are no mere words: at least 12 characters, or 8 with a digit among them."""
     for value in sorted(_environment(), key=len, reverse=True):
         text = text.replace(value, SECRET)
-    return _SECRET.sub(SECRET, text)
+    return KEY_LIKE.sub(SECRET, text)
 
 
 def cleaned(value: Any) -> Any:

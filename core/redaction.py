@@ -1,0 +1,241 @@
+"""Taking out of conversations what must not be kept: keys and tokens, e-mail addresses, card and phone numbers, and
+whatever patterns the user adds.
+
+What is looked at is the text as a reader would take it: escapes of JSON and addresses are undone, wide digits are
+digits, invisible characters are not there. What is replaced is the original. It goes by patterns, so what looks like
+none of them (a password in a sentence, a name, a postal address) stays; docs/serving.md says what is covered.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from tutelage.secrets import KEY_LIKE, SECRET, without_secrets
+
+E_MAIL, CARD, PHONE, OWN_PATTERN = "[e-mail]", "[card]", "[phone]", "[redacted]"
+"""What stands in the place of each."""
+
+_UNIT = re.compile(r"\\+(?:u[0-9A-Fa-f]{4}|[nrtbf\"'/])|%[2-7][0-9A-Fa-f]|.", re.DOTALL)
+"""A character, or an escape of one."""
+_PLAIN = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", '"': '"', "'": "'", "/": "/"}
+_INVISIBLE = frozenset({"Cf", "Mn", "Cc"})
+"""Unicode categories of what a reader does not see within a word; white space is none of them."""
+
+# -- keys and tokens ------------------------------------------------------------------------------
+
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:(?:(?!-----BEGIN ).){0,20000}?-----END (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----|[A-Za-z0-9+/=\s:,-]*)",
+    re.DOTALL,
+)
+_TOKEN = re.compile(
+    r"""(?x)(?<![A-Za-z0-9])(?:
+      eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*){0,3}                        # JSON web tokens, signed or encrypted
+    | gh[pousr]_[A-Za-z0-9]{16,} | github_pat_\w{20,} | gl(?:pat|dt|rt|ft|soat)-[\w-]{16,}
+    | (?:AKIA|ASIA|AGPA|AIDA|AROA|AIPA|ANPA|ANVA|ABIA|ACCA)[A-Z0-9]{12,}
+    | xox[abceoprs]-[\w-]{8,} | xapp-\d-[\w-]{8,} | (?:https://)?hooks\.slack\.com/(?:services|workflows)/[\w/-]+
+    | AIza[\w-]{20,} | ya29\.[\w-]{10,} | 1//0[\w-]{20,} | GOCSPX-[\w-]{16,}
+    | (?:sk|pk|rk)_(?:live|test)_[A-Za-z0-9]{10,} | whsec_[\w+/=-]{16,}
+    | sk-(?:ant|proj|or|svcacct|admin)-[\w-]{10,}
+    | hf_[A-Za-z0-9]{16,} | npm_[A-Za-z0-9]{20,} | pypi-[\w-]{30,}
+    | dop_v1_[0-9a-f]{20,} | shp(?:at|ca|pa|ss)_[0-9a-f]{20,}
+    | SG\.[\w-]{10,}\.[\w-]{10,} | SK[0-9a-f]{32} | \d{8,10}:AA[\w-]{30,} | tut_[\w-]{20,} | hv[sbr]\.[\w-]{20,}
+    | AccountKey=[A-Za-z0-9+/]{40,}={0,2}
+    )"""
+)
+_HEADER = re.compile(r"(?i)\b(?:bearer|basic)\s{1,4}(?=[^\s\"',]*[\d=_.-])[\w.~+/=-]{8,}")
+_ASSIGNED = re.compile(
+    r"""(?ix)
+    ((?<![a-z0-9]) (?:\w{0,24}[_-])?
+     (?:api[_-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|access[_-]?(?:key|token)|auth[_-]?token|refresh[_-]?token
+       |client[_-]?secret|private[_-]?key|session[_-]?key|token|password|passwd|passphrase|pwd)
+     ["'\s]{0,3} (?:=>?|:) \s{0,3} ["']?)
+    ( (?=[^\s"',;]*[\d!@#$%^&*+/=_~-]) [^\s"',;<>\[\]{}()]{6,} )
+    """
+)
+_SECRET_NAME = re.compile(
+    r"(?i)(?:api[_-]?key|secret|access[_-]?key|secret[_-]?key|private[_-]?key|(?:auth|access|refresh|bearer|api)[_-]?token"
+    r"|password|passwd|passphrase|authorization)$"
+)
+"""Names under which a whole text is a secret; a mere `key` or `token` is what many tools call other things."""
+
+# -- people ---------------------------------------------------------------------------------------
+
+_MAIL = re.compile(r"(?<![\w.+%'-])[\w+%'-](?:[\w.+%'-]*+)@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w-])")
+_DIGITS = re.compile(r"(?<!\d)\d(?:[ .\u2010-\u2015\xa0-]?\d){11,}")
+_GROUP = re.compile(r"\d+")
+_BRANDS: tuple[tuple[str, frozenset[int]], ...] = (
+    (r"4", frozenset({13, 16, 19})),  # Visa
+    (r"5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720", frozenset({16})),  # Mastercard
+    (r"220[0-4]", frozenset({16, 17, 18, 19})),  # Mir
+    (r"3[47]", frozenset({15})),  # American Express
+    (r"30[0-59]|3[689]", frozenset({14, 16, 19})),  # Diners Club
+    (r"6011|64[4-9]|65|62|81", frozenset({16, 17, 18, 19})),  # Discover, UnionPay
+    (r"352[89]|35[3-8]", frozenset({16, 17, 18, 19})),  # JCB
+    (r"50|5[6-9]|6[0137]", frozenset({12, 13, 14, 15, 16, 17, 18, 19})),  # Maestro
+)
+_CARDS = tuple((re.compile(start), lengths) for start, lengths in _BRANDS)
+SHORTEST_CARD, LONGEST_CARD = 12, 19
+_GAP = r"(?:[ \xa0.\u2010-\u2015/-]|\)[ -]?|[ -]?\()"
+_PHONE = re.compile(
+    rf"""(?x)(?<![\w.,+-]) (?:
+      (?:\(?\+\d{{1,3}} \)? {_GAP}{{0,2}}|00[1-9]\d{{0,2}} {_GAP}{{1,2}})  # +49 30 123456, 0049 (0)30 123456
+      (?:\(0\){_GAP}?)? \d (?:{_GAP}{{0,2}}\d){{5,12}}
+    | (?:1[ .-])? (?:\([2-9]\d{{2}}\)[ .-]?|[2-9]\d{{2}}[.-]|[2-9]\d{{2}}[ ](?=\d{{3}}-))  # (555) 123-4567
+      \d{{3}}[ .-] \d{{4}}
+    | \(0\d{{1,5}}\) [ -]? \d{{3,8}} (?:[ -]\d{{2,5}}){{0,3}}  # (030) 123456
+    | 0\d{{2,4}} [ /-]{{1,3}} \d{{3,8}} (?:[ -]\d{{2,5}}){{1,3}}  # 030 123 45 67
+    | 0\d{{2,4}} [ ]?/[ ]? \d{{5,9}} | 0[1-9]\d{{2,4}}[ -]\d{{6,8}}  # 0171/1234567
+    | 0[1-9] (?:[ .]\d{{2}}){{4}}  # 01 23 45 67 89
+    ) (?![\w]|[.,-]\d)"""
+)
+_CALLED = re.compile(
+    r"(?i)(\b(?:tel(?:ephone|efon|\.)?|phone|mobile|cell|mobil|handy|fax|whatsapp|(?:call|ring|text) (?:me|us)|sms)\b"
+    r"(?: ?(?:number|no\.?|nr\.?|at|on|is|me|under))*[ :#=]{0,3}[\"']?)"
+    r"(\+?\(?\d(?:[ ()./-]{0,2}\d){6,14})(?!\d)"
+)
+_REACHED = re.compile(r"(?i)^(?:phone|telephone|mobile|cell|fax|tel|msisdn|whatsapp)(?:[_-]?(?:number|no|nr))?$")
+
+Span = tuple[int, int, str]
+"""From, to, and what comes in its place."""
+
+
+class Redactor:
+    """Takes out what is listed above, always the same way: what is redacted once stays as it is."""
+
+    def __init__(self, patterns: Sequence[str] = ()) -> None:
+        """
+        Args:
+            patterns: regular expressions of one's own, looked for in the text as it is and as a reader takes it.
+        """
+        self._own = [re.compile(pattern) for pattern in patterns]
+
+    def text(self, text: str) -> str:
+        """`text` with placeholders in the place of what must not be kept."""
+        text = without_secrets(text)
+        text = _replaced(text, self._own_spans(text))
+        for find in (self._own_spans, _secrets, _mails, _cards, _phones):
+            read = _as_read(text)
+            spans = find(read.text)
+            text = _replaced(
+                text, ((read.starts[start], read.ends[end - 1], put) for start, end, put in spans if end > start)
+            )
+        return text
+
+    def value(self, value: Any, name: str = "") -> Any:
+        """A JSON value: every text in it, names included, and whole texts and numbers under a name that says it."""
+        if isinstance(value, str):
+            if value and _SECRET_NAME.search(name):
+                return SECRET
+            return PHONE if _REACHED.match(name) and sum(map(str.isdigit, value)) >= 6 else self.text(value)
+        if isinstance(value, dict):
+            return {self.text(str(key)): self.value(item, str(key)) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(item, name) for item in value]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            said = self.value(str(value), name)
+            return value if said == str(value) else said
+        return value
+
+    def _own_spans(self, text: str) -> Iterator[Span]:
+        for pattern in self._own:
+            for match in pattern.finditer(text):
+                yield (*match.span(), OWN_PATTERN)
+
+
+class _Read(NamedTuple):
+    """A text as a reader takes it; for each of its characters, from where to where it stands in the original."""
+
+    text: str
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+
+def _as_read(text: str) -> _Read:
+    if text.isascii() and "\\" not in text and "%" not in text:
+        return _Read(text, range(len(text)), range(1, len(text) + 1))
+    said: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for match in _UNIT.finditer(text):
+        unit = match[0]
+        if len(unit) > 1:
+            unit = _unescaped(unit)
+        for char in unit if unit.isascii() else unicodedata.normalize("NFKC", unit):
+            if char.isspace() or unicodedata.category(char) not in _INVISIBLE:
+                said.append(char)
+                starts.append(match.start())
+                ends.append(match.end())
+    return _Read("".join(said), starts, ends)
+
+
+def _unescaped(escape: str) -> str:
+    code = escape.lstrip("\\%")
+    return _PLAIN[code] if code in _PLAIN else chr(int(code.lstrip("u"), 16))
+
+
+def _replaced(text: str, spans: Iterable[Span]) -> str:
+    """The text with these spans replaced; of overlapping ones the earliest, and of those the longest."""
+    parts, at = [], 0
+    for start, end, put in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if start >= at and end > start:
+            parts += [text[at:start], put]
+            at = end
+    return "".join([*parts, text[at:]])
+
+
+def _secrets(text: str) -> Iterator[Span]:
+    for pattern in (_PRIVATE_KEY, _TOKEN, _HEADER, KEY_LIKE):
+        for match in pattern.finditer(text):
+            yield (*match.span(), SECRET)
+    for match in _ASSIGNED.finditer(text):
+        yield (*match.span(2), SECRET)
+
+
+def _mails(text: str) -> Iterator[Span]:
+    if "@" in text:
+        for match in _MAIL.finditer(text):
+            yield (*match.span(), E_MAIL)
+
+
+def _cards(text: str) -> Iterator[Span]:
+    """Numbers of a known brand and its length that pass the check of their last digit, in any grouping."""
+    for run in _DIGITS.finditer(text):
+        groups = [(run.start() + group.start(), run.start() + group.end()) for group in _GROUP.finditer(run[0])]
+        digits = "".join(text[start:end] for start, end in groups)
+        sums = _checks(digits)
+        begins = list(accumulate((end - start for start, end in groups), initial=0))
+        for first, begin in enumerate(begins[:-1]):
+            for last in range(first, len(groups)):
+                end = begins[last + 1]
+                if end - begin > LONGEST_CARD:
+                    break
+                sum_of_it = sums[end % 2][end] - sums[end % 2][begin]
+                if end - begin >= SHORTEST_CARD and sum_of_it % 10 == 0 and _branded(digits[begin:end]):
+                    yield groups[first][0], groups[last][1], CARD
+
+
+def _checks(digits: str) -> tuple[list[int], list[int]]:
+    """Running sums of Luhn's check over the digits, for numbers that end at an even place, and at an odd one."""
+    numbers = [int(digit) for digit in digits]
+    doubled = [2 * number - 9 * (number > 4) for number in numbers]
+    even, odd = (
+        [doubled[place] if place % 2 == parity else numbers[place] for place in range(len(numbers))]
+        for parity in (0, 1)
+    )
+    return list(accumulate(even, initial=0)), list(accumulate(odd, initial=0))
+
+
+def _branded(digits: str) -> bool:
+    known = any(len(digits) in lengths and start.match(digits) for start, lengths in _CARDS)
+    return known and len(set(digits)) > 1
+
+
+def _phones(text: str) -> Iterator[Span]:
+    for match in _PHONE.finditer(text):
+        if 7 <= sum(map(str.isdigit, match[0])) <= 16:
+            yield (*match.span(), PHONE)
+    for match in _CALLED.finditer(text):
+        yield (*match.span(2), PHONE)

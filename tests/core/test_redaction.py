@@ -1,0 +1,82 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planted import OWN, SECRETS, payload
+
+from tutelage.redaction import CARD, E_MAIL, PHONE, Redactor
+from tutelage.secrets import SECRET
+
+REDACTOR = Redactor([OWN])
+
+ESCAPED = [
+    str,
+    lambda text: json.dumps({"value": text}),
+    lambda text: json.dumps(json.dumps({"lines": f"x\n{text}\ny"})),
+    lambda text: "".join(f"\\u{ord(char):04x}" for char in text),
+    lambda text: "\u200b".join(text),
+    lambda text: "".join(chr(ord(char) + 0xFEE0) if char.isalnum() or char == "@" else char for char in text),
+]
+"""Ways to write the same text."""
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+@given(data=st.data())
+def test_planted_secrets_of_every_kind_are_taken_out(kind: str, data: st.DataObject) -> None:
+    secret = data.draw(SECRETS[kind])
+    before = data.draw(st.sampled_from(["", "I am reached at ", "see (", '{"a": "', "first line\n", "um, ", "x="]))
+    after = data.draw(st.sampled_from(["", " please", ").", '"}', "\nlast line", ", ok?", "!"]))
+    written = data.draw(st.sampled_from(ESCAPED))
+    told = before + written(secret) + after
+
+    clean = REDACTOR.text(told)
+
+    given_away = payload(kind, secret)
+    assert written(given_away) not in clean
+    assert given_away not in clean
+    assert clean != told
+    assert REDACTOR.text(clean) == clean, "what was redacted stays as it is"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "At 2026-11-22 16:24:05 order 1234567890123 was split into 3 parts of 12.50 each.",
+        'click("r3") fill("r2", "Ada Lovelace") move({"source": "a.txt", "target": "b/c.txt"})',
+        "version 10.0.19045.3803, 192.168.178.201, 0x7ffd5e8b, commit 9699f01a, 1700000000",
+        "the key: value pairs, a token of thanks, password reset, the bearer of news",
+        "trj_3f2a91bc77de0011 exp_0123456789abcdef page 12-345-6789 room 4111",
+        "3.14159265358979 and 1234 5678 9012 3456 are numbers",
+        "C:\\new\\table\\readme.md costs 100% of nothing",
+    ],
+)
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert REDACTOR.text(text) == text
+
+
+def test_a_json_value_is_cleaned_by_name_and_by_content() -> None:
+    told = {
+        "api_key": "abc",
+        "nested": [{"password": "x", "note": "write to ada@example.org"}, 4111111111111111, 7, True, None],
+        "phone_number": "555 1234",
+        "ada@example.org": 1,
+        "key": "colour",
+        "token": "blue",
+    }
+
+    assert REDACTOR.value(told) == {
+        "api_key": SECRET,
+        "nested": [{"password": SECRET, "note": f"write to {E_MAIL}"}, CARD, 7, True, None],
+        "phone_number": PHONE,
+        E_MAIL: 1,
+        "key": "colour",
+        "token": "blue",
+    }
+
+
+@given(st.text(max_size=300))
+def test_any_text_can_be_redacted_and_redacting_again_changes_nothing(text: str) -> None:
+    once = REDACTOR.text(text)
+
+    assert REDACTOR.text(once) == once

@@ -1,4 +1,4 @@
-"""What the folder of a student's weights holds, file by file: noted once when it is made, and checked before it is used.
+"""What the folder of a student's weights holds, file by file: noted when it is made, and checked before it is used.
 
 Only the files directly in it count: weights, tokenizer and configuration, which are what loading reads. An adapter
 that is kept beside them in a folder of its own is no part of what the student is.

@@ -28,6 +28,7 @@ def main() -> None:
         retrieval,
         serving,
         stores,
+        students,
         training,
         trust,
     )

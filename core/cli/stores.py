@@ -1,8 +1,8 @@
-"""Commands that read and keep the stores: trajectories and students."""
+"""Commands that read and keep trajectories."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,7 @@ class Format(StrEnum):
 
 
 trajectories = typer.Typer(help="Read, export and import trajectories.", no_args_is_help=True)
-students = typer.Typer(help="List, promote and roll back student versions.", no_args_is_help=True)
 app.add_typer(trajectories, name="trajectories")
-app.add_typer(students, name="students")
 
 
 @trajectories.command("list")
@@ -115,44 +113,3 @@ def import_(
     with opened(config, overrides, existing=False) as workspace:
         added = exchange.import_jsonl(workspace.record, file)
     print(f"{added} trajectories added")
-
-
-@students.command("list")
-def list_students(config: ConfigOption = None, overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """All student versions with their lineage; the promoted one is marked."""
-    with opened(config, overrides) as workspace:
-        promoted = workspace.record.promoted()
-        rows: list[dict[str, Any]] = [
-            {
-                "student": item.label,
-                "promoted": "yes" if promoted is not None and promoted.id == item.id else "",
-                "trajectories trained on": len(item.trajectories),
-                **item.model_dump(mode="json"),
-            }
-            for item in workspace.record.students()
-        ]
-    columns = ("student", "promoted", "stage", "cycle", "parent", "trajectories trained on", "weights", "id")
-    emit_rows(rows, columns, as_json=as_json, empty="no students")
-
-
-@students.command("promote")
-def promote(
-    student: Annotated[str, typer.Argument(help="Id or label, e.g. student@3.")],
-    reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-) -> None:
-    """Promote a student that passed the gate of its cycle; anything else is refused."""
-    from tutelage.gate import promote_by_hand
-
-    with opened(config, overrides) as workspace:
-        print(promote_by_hand(workspace, student, reason))
-
-
-@students.command("rollback")
-def rollback(config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Go back to the student that was promoted before the present one (or to the base student)."""
-    from tutelage.gate import rollback
-
-    with opened(config, overrides) as workspace:
-        print(rollback(workspace))

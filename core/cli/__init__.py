@@ -26,6 +26,7 @@ def main() -> None:
         memory_writing,
         money,
         retrieval,
+        serve,
         serving,
         stores,
         students,

@@ -47,16 +47,16 @@ def serve(
     With tokens, each client needs one and sees the tenant of its token only.
     """
     found = _config(config, overrides, tenant)
-    _check_tls(certificate, key)
-    with _needed():
+    check_tls(certificate, key)
+    with needed():
         import uvicorn
 
         from tutelage.memory.server.auth import Caller, is_loopback
         from tutelage.memory.server.http import make_app
-    known = _tokens(found, tokens, host, tenant)
+    known = tokens_needed(found, tokens, host, tenant)
     anyone = None if known else Caller(who(""), found.memory.tenant, write)
     loopback = is_loopback(host)
-    with _listen(host, port) as listening, _service(found, write) as service:
+    with listen(host, port) as listening, _service(found, write) as service:
         if anyone:
             service.store(anyone.tenant)  # what cannot be opened is said now, not to the first client
         settings = uvicorn.Config(
@@ -70,11 +70,10 @@ def serve(
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )
-        address = f"{'https' if certificate else 'http'}://{_shown(host)}:{listening.getsockname()[1]}"
+        address = address_of(listening, host, certificate)
         rights = f"{'read and write' if write else 'read-only'}, {'by token' if known else 'no token needed'}"
         print(f"memory of {found.workspace} at {address} ({rights}); MCP at /mcp", flush=True)
-        if not certificate and not loopback:
-            typer.echo("warning: tokens and texts travel unencrypted; give --certificate and --key", err=True)
+        warn_unencrypted(host, certificate)
         uvicorn.Server(settings).run(sockets=[listening])
 
 
@@ -87,7 +86,7 @@ def mcp(
 ) -> None:
     """Speak MCP on standard input and output, for a client that starts this command; read-only unless told."""
     found = _config(config, overrides, tenant)
-    with _needed():
+    with needed():
         from tutelage.memory.server.auth import Caller
         from tutelage.memory.server.mcp import stdio_server
     with _service(found, write) as service:
@@ -126,7 +125,8 @@ def _config(config: Path | None, overrides: list[str] | None, tenant: str | None
 
 
 @contextmanager
-def _needed() -> Iterator[None]:
+def needed() -> Iterator[None]:
+    """Raises MissingPart: what a server is made of is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -151,7 +151,7 @@ def _service(config: "Config", write: bool) -> Iterator["Service"]:
         record.close()
 
 
-def _tokens(config: "Config", path: Path | None, host: str, tenant: str | None) -> "Tokens | None":
+def tokens_needed(config: "Config", path: Path | None, host: str, tenant: str | None) -> "Tokens | None":
     """The tokens that clients need; None where there are none and none are needed."""
     from tutelage.memory.server.auth import TOKENS_FILE, Tokens, is_loopback
 
@@ -167,7 +167,7 @@ def _tokens(config: "Config", path: Path | None, host: str, tenant: str | None) 
     return Tokens(path or usual)
 
 
-def _check_tls(certificate: Path | None, key: Path | None) -> None:
+def check_tls(certificate: Path | None, key: Path | None) -> None:
     """Raises ConfigError: only one of the two is given, or they are not usable together."""
     if (certificate is None) is not (key is None):
         raise ConfigError("TLS needs both --certificate and --key")
@@ -178,11 +178,21 @@ def _check_tls(certificate: Path | None, key: Path | None) -> None:
             raise ConfigError(f"cannot use {certificate} with {key}: {error.strerror or error}") from error
 
 
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+def warn_unencrypted(host: str, certificate: Path | None) -> None:
+    """Say on stderr what others on the network could read."""
+    from tutelage.memory.server.auth import is_loopback
+
+    if certificate is None and not is_loopback(host):
+        typer.echo("warning: tokens and texts travel unencrypted; give --certificate and --key", err=True)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def address_of(listening: socket.socket, host: str, certificate: Path | None) -> str:
+    """What clients are told to connect to."""
+    name = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"{'https' if certificate else 'http'}://{name}:{listening.getsockname()[1]}"
+
+
+def listen(host: str, port: int) -> socket.socket:
     """Raises ConfigError: the address is not this machine's, or the port is taken."""
     plain = host.strip("[]")
     family = socket.AF_INET6 if ":" in plain else socket.AF_INET

@@ -23,7 +23,7 @@ from tutelage.types import BROKEN, Frozen, Trajectory
 from tutelage.usage import BY_CYCLE, TOTAL, Usage
 from tutelage.workspace import Workspace
 
-Work = Literal["run", "distill", "extract", "train", "annotate"]
+Work = Literal["run", "collect", "distill", "extract", "train", "annotate"]
 
 TOKENS = {
     "teacher": (1200, 80),
@@ -227,8 +227,10 @@ def _planned(plan: _Plan, work: Work, tasks: int) -> _Plan:
     if work == "annotate":
         plan.annotate(tasks or plan.config.annotate.tasks)
         return plan
-    if work == "run":
+    if work in ("run", "collect"):
         plan.collect()
+    if work == "collect":
+        return plan
     if work != "train":
         plan.learn()
     if work != "extract":
@@ -238,7 +240,7 @@ def _planned(plan: _Plan, work: Work, tasks: int) -> _Plan:
 
 def unfinished(record: Record) -> list[int]:
     """The cycle that was begun and not finished, if there is one."""
-    return [int(key) for key, body in record.items("loop").items() if body["status"] != "finished"]
+    return [int(key) for key, body in record.items("loop").items() if body["status"] == "running"]
 
 
 def _done(record: Record) -> Counter[str]:

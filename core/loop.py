@@ -2,7 +2,7 @@
 
 The graph's state holds the cycle's number and nothing else; every node finds out from the record what is
 left to do. A killed cycle therefore continues when the same command is given again, from the checkpoint
-if there is one and from the record in any case.
+if there is one and from the record in any case. A job's cycle belongs to the job, and goes on when that does.
 """
 
 import time
@@ -16,8 +16,13 @@ from langgraph.graph import END, START, StateGraph
 from tutelage import cycle as steps
 from tutelage import distilling, evidence, gate, measure
 from tutelage.config import Config
-from tutelage.errors import ConfigError
-from tutelage.progress import Reporter
+from tutelage.cycle_lock import cycle_lock
+from tutelage.errors import ConfigError, WorkspaceBusy
+from tutelage.giving_up import give_up, settle
+from tutelage.jobs.model import State
+from tutelage.jobs.reading import JobReader
+from tutelage.progress import Cancelled, Reporter
+from tutelage.record import Record
 from tutelage.training import need, tracking, weights
 from tutelage.training.base import weights_of
 from tutelage.usage import BY_CYCLE
@@ -40,6 +45,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "distill": ("judge", "extract", "consolidate", "train", "evaluate", "gate", "evidence"),
     "extract": ("judge", "extract", "consolidate"),
     "train": ("train",),
+    "collect": ("collect",),
+    "consolidate": ("consolidate",),
 }
 """What each kind of cycle consists of."""
 
@@ -63,34 +70,60 @@ class CycleState(TypedDict):
     cycle: int
 
 
-def run(workspace: Workspace, kind: str, report: Reporter) -> int:
+def run(workspace: Workspace, kind: str, report: Reporter, job: str = "") -> int:
     """Finish the unfinished cycle, or do the next one; for ``run``, until `loop.cycles` are complete.
 
+    Args:
+        job: the id of the job that this is. It has one cycle: if that is finished already, nothing is done.
+
     Returns:
-        The number of the last cycle.
+        The number of the last cycle; the job's own, if it is one.
 
     Raises:
-        ConfigError: an unfinished cycle of another kind, or with other settings, is in the way; 4 bits without a GPU; a
-            stage needs more memory than there is.
+        ConfigError: an unfinished cycle of another kind, of somebody else or with other settings is in the way; 4 bits
+            without a GPU; a stage needs more memory than there is.
         MissingPart: the tracker, or what quantises weights, is not installed.
         RecordError: the runs of the workspace are another tenant's.
+        WorkspaceBusy: somebody else runs a cycle here, or a job that is not over has one to finish.
     """
     workspace.record.claim()
     tracking.check(workspace.config.tracking)
     if workspace.config.student.quantize != "none":
         weights.quantization(workspace.config.student.quantize)
+    with cycle_lock(workspace.folder, f"job {job}" if job else f"`tutelage {kind}`"):
+        settle(workspace)
+        mine = own_cycle(workspace.record, job)
+        if mine is not None and mine[1]["status"] == "finished":
+            return mine[0]  # the job was killed after its cycle ended and before it could say so
+        return _run(workspace, kind, report, job)
+
+
+def own_cycle(record: Record, job: str) -> tuple[int, dict[str, Any]] | None:
+    """Number and body of the cycle of a job, unless it has none or it was given up."""
+    cycles = record.items("loop").items() if job else ()
+    mine = [(int(key), body) for key, body in cycles if body.get("job") == job and body["status"] != "cancelled"]
+    return mine[-1] if mine else None
+
+
+def own_settings(config: Config, begun: dict[str, Any]) -> Config:
+    """The settings to finish a cycle with: those it was begun with, and of those that may differ the present ones."""
+    free = {name: value for name, value in config.model_dump(mode="json").items() if name in FREE_TO_CHANGE}
+    return Config.model_validate({**begun, **free})
+
+
+def _run(workspace: Workspace, kind: str, report: Reporter, job: str) -> int:
     cycles = workspace.record.items("loop")
     last = max((int(key) for key in cycles), default=0)
-    unfinished = last > 0 and cycles[str(last)]["status"] != "finished"
+    unfinished = last > 0 and cycles[str(last)]["status"] == "running"
     if unfinished:
-        _check_same(workspace.config, cycles[str(last)], kind, last)
+        _go_on_with(workspace, last, cycles[str(last)], kind, job)
     if "train" in KINDS[kind] and (unfinished or kind != "run" or _cycles_left(workspace)):
         _check_memory(workspace, last if unfinished else last + 1, begun=unfinished)
     if unfinished:
         _run_cycle(workspace, last, kind, report)
     elif kind != "run":
         last += 1
-        _begin(workspace, last, kind)
+        _begin(workspace, last, kind, job)
         _run_cycle(workspace, last, kind, report)
     if kind == "run":
         for _ in range(_cycles_left(workspace)):
@@ -100,14 +133,45 @@ def run(workspace: Workspace, kind: str, report: Reporter) -> int:
     return last
 
 
+def _go_on_with(workspace: Workspace, cycle: int, body: dict[str, Any], kind: str, job: str) -> None:
+    """See that an unfinished cycle may be gone on with; one of a job that has failed changes hands.
+
+    Raises:
+        ConfigError: it may not.
+        WorkspaceBusy: it is a job's that goes on with it itself.
+    """
+    owner = body.get("job", "")
+    if owner == job:
+        _check_same(workspace.config, body, kind, cycle)
+        return
+    if not owner:
+        raise ConfigError(
+            f"cycle {cycle} was begun by hand and is unfinished; finish it first with `tutelage {body['kind']}`"
+        )
+    state = JobReader(workspace.record).get(owner).state
+    if state is not State.FAILED:
+        raise WorkspaceBusy(
+            f"cycle {cycle} is unfinished and {owner}, whose it is, is {state}; wait for it or cancel it"
+        )
+    try:
+        _check_same(workspace.config, body, kind, cycle)
+    except ConfigError as error:
+        way_out = f"`tutelage jobs retry {owner}` goes on with it, `tutelage jobs cancel {owner}` gives it up"
+        raise ConfigError(f"{error}; it is that of {owner}, which failed: {way_out}") from error
+    others = {name: value for name, value in body.items() if name != "job"}
+    workspace.record.put("loop", str(cycle), {**others, **({"job": job} if job else {})})
+
+
 def _cycles_left(workspace: Workspace) -> int:
     """How many cycles of ``run`` are still to begin."""
     done = [body for body in workspace.record.items("loop").values() if body["kind"] == "run"]
     return max(0, workspace.config.loop.cycles - len(done))
 
 
-def _begin(workspace: Workspace, cycle: int, kind: str) -> None:
+def _begin(workspace: Workspace, cycle: int, kind: str, job: str = "") -> None:
     body = {"kind": kind, "status": "running", "config": workspace.config.model_dump(mode="json"), "created": _now()}
+    if job:
+        body["job"] = job
     workspace.record.put("loop", str(cycle), body)
 
 
@@ -145,7 +209,11 @@ def _run_cycle(workspace: Workspace, cycle: int, kind: str, report: Reporter) ->
         graph = _graph(workspace, KINDS[kind], report).compile(checkpointer=saver)
         thread: Any = {"configurable": {"thread_id": f"cycle-{cycle}"}}
         resumed = bool(graph.get_state(thread).next)
-        graph.invoke(None if resumed else {"cycle": cycle}, thread, durability="sync")
+        try:
+            graph.invoke(None if resumed else {"cycle": cycle}, thread, durability="sync")
+        except Cancelled:
+            give_up(workspace, cycle)
+            raise
     body = workspace.record.get("loop", str(cycle))
     assert body is not None, "a cycle is in the record before it runs"
     workspace.usage.end_cycle()

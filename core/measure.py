@@ -224,8 +224,12 @@ def evaluate_policy(
     episodes: int,
     memory: bool,
     report: Reporter,
+    name: str = "",
 ) -> Arm:
     """Measure any policy on held-out tasks of `suite`, `episodes` per family on average.
+
+    Args:
+        name: of the measurement; the same name goes on with it. Default: a new one.
 
     Raises:
         RecordError: the runs of the workspace are another tenant's.
@@ -234,7 +238,7 @@ def evaluate_policy(
     acting = policy_named(workspace, policy)
     count = episodes * len(suite.families)
     tasks = held_out_tasks(suite, split, count, stable_seed(workspace.config.seed, "hand"))
-    batch = new_id("run")
+    batch = name or new_id("run")
     return evaluate_arm(
         workspace.record,
         tasks,

@@ -13,6 +13,10 @@ LINE_EVERY = 20.0
 console = Console(stderr=True)
 
 
+class Cancelled(BaseException):
+    """The work was told to stop; raised by a reporter where it may. No error, so that nobody takes it for one."""
+
+
 class Reporter:
     """Called as ``report(what, done, total)``; one bar (or one thread of lines) per `what`."""
 

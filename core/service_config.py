@@ -48,6 +48,9 @@ class JobsConfig(Section):
     backoff_most: float = Field(3600.0, ge=0)
     poll: float = Field(1.0, gt=0)
     """Seconds between looks at the queue."""
+    at_once: int = Field(2, ge=1)
+    """Jobs of the workspace that run at once, beyond which none is started; what adds to experience or weights runs
+    one at a time in any case."""
 
     @model_validator(mode="after")
     def _lives(self) -> "JobsConfig":

@@ -18,6 +18,7 @@ def main() -> None:
         calibrate,
         consolidate,
         evidence,
+        job_queue,
         jobs,
         keeping,
         look,

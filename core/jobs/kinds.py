@@ -1,11 +1,11 @@
-"""What each kind of job takes, and what it does."""
+"""What each kind of job takes."""
 
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
-from tutelage.config import CONFIG_FILE, Config, load_config
+from tutelage.config import CONFIG_FILE, Config, EnvironmentConfig, load_config
 from tutelage.errors import ConfigError
 from tutelage.section import Section
 from tutelage.service_config import JobKind
@@ -79,5 +79,9 @@ def settings(folder: Path, params: Params) -> Config:
     for item in params.set:
         if item.partition("=")[0].strip().split(".")[0] == "workspace":
             raise ConfigError(f"{item!r}: a job works in the workspace that it is queued in")
-    found = load_config(kept, list(params.set))
-    return found.model_copy(update={"workspace": folder})
+    found = load_config(kept, list(params.set)).model_copy(update={"workspace": folder})
+    if isinstance(params, AnnotateParams | EvaluateParams) and params.environment:
+        configured = {item.name: item for item in found.environments}
+        chosen = tuple(configured.get(name) or EnvironmentConfig(name=name) for name in params.environment)
+        found = found.model_copy(update={"environments": chosen})
+    return found

@@ -41,7 +41,7 @@ class Again(StrEnum):
     FAILED = "failed"
     TAKEN_OVER = "taken over"
     BUSY = "busy"
-    """Something else ran where it would have; that counts against nothing."""
+    """Something else ran where it would have, or its process was told to end; that counts against nothing."""
     BY_HAND = "by hand"
     """The counts of failures and takeovers begin anew."""
 

@@ -183,13 +183,15 @@ class JobStore(JobReader):
             told = connection.execute(select(LEASES.c.cancel).where(*_mine(job_id, attempt))).scalar_one()
         return CANCEL if told else True
 
-    def say(self, job_id: str, attempt: int, lines: Sequence[str], now: float | None = None) -> None:
-        """Keep lines that a job said; the caller has taken secrets out of them."""
-        if lines:
-            moment = _moment(_now(now))
-            rows = [{"job": job_id, "attempt": attempt, "created": moment, "text": text} for text in lines]
-            with self.record.transaction() as connection:
-                connection.execute(insert(JOB_LINES), [{**row, "text": row["text"][:LONGEST_LINE]} for row in rows])
+    def say(self, job_id: str, attempt: int, lines: Sequence[str], now: float | None = None) -> bool:
+        """Keep lines that a job said, without secrets already; False, and nothing kept, without the attempt's lease."""
+        with self.record.transaction() as connection:
+            if not connection.execute(select(LEASES.c.job).where(*_mine(job_id, attempt))).first():
+                return False
+            row = {"job": job_id, "attempt": attempt, "created": _moment(_now(now))}
+            if lines:
+                connection.execute(insert(JOB_LINES), [{**row, "text": text[:LONGEST_LINE]} for text in lines])
+            return True
 
     # -- ending ---------------------------------------------------------------------------------
 

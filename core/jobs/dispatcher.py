@@ -1,0 +1,169 @@
+"""Takes due jobs and has them started, and looks after those that run. Any number may work on one queue."""
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+
+from sqlalchemy.exc import DBAPIError
+
+from tutelage.config import Config
+from tutelage.errors import TutelageError
+from tutelage.jobs.execute import failed
+from tutelage.jobs.kinds import Params, settings
+from tutelage.jobs.launcher import Launcher
+from tutelage.jobs.model import Job, State
+from tutelage.jobs.store import RUNS, JobStore
+from tutelage.record import Record
+from tutelage.secrets import without_secrets
+
+_LOG = logging.getLogger(__name__)
+
+CANCEL_GRACE = 30.0
+"""Seconds that a job which was told to stop gets to do so, before its process is ended."""
+STOP_GRACE = 5.0
+"""Seconds between asking a process to end and killing it."""
+
+
+class Dispatcher:
+    """One of those who work a workspace's queue off. It keeps nothing that the record does not have: another one, or
+    the same after a restart, goes on with the jobs that run."""
+
+    def __init__(
+        self,
+        record: Record,
+        folder: Path,
+        config: Config,
+        launcher: Launcher,
+        name: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        Args:
+            name: what it is called in the record; default: machine and process.
+        """
+        self.store = JobStore(record)
+        self._folder, self._config, self._launcher = folder.resolve(), config.jobs, launcher
+        self._name, self._clock = name or f"{platform.node()}:{os.getpid()}", clock
+        self._cancelling: dict[tuple[str, int], float] = {}
+        """Since when this one has seen that an attempt is to stop."""
+
+    def tick(self) -> int:
+        """Take over what died, and start what is due, as far as there is room; how many jobs were started."""
+        running = self._look_after(self.store.jobs(RUNS))
+        self._take_over()
+        started = 0
+        for job in self.store.takeable(self._clock()):
+            if running + started >= self._config.at_once:
+                break
+            started += self._start(job)
+        return started
+
+    def idle(self) -> bool:
+        """Whether nothing runs and nothing can be started now; jobs that wait for their time may be left."""
+        return not self.store.jobs(RUNS, limit=1) and not self.store.takeable(self._clock())
+
+    def wait(self, until_idle: bool = True, stop: Event | None = None) -> None:
+        """Work the queue off: until it is idle, or for ever; in both cases until `stop` is set. What runs goes on."""
+        stop = stop or Event()
+        while not stop.is_set():
+            try:
+                self.tick()
+                if until_idle and self.idle():
+                    return
+            except DBAPIError as error:
+                _LOG.warning("the database is busy or away: %s", error.orig)
+            stop.wait(self._config.poll)
+
+    # -- what runs ------------------------------------------------------------------------------
+
+    def _look_after(self, jobs: list[Job]) -> int:
+        """Bury the dead ones, end those that do not stop; how many are left."""
+        attempts = {(job.id, job.last.attempt) for job in jobs}
+        self._cancelling = {key: since for key, since in self._cancelling.items() if key in attempts}
+        left = 0
+        for job in jobs:
+            alive = self._alive(job)
+            if alive is False:
+                self._bury(job)
+                continue
+            left += 1
+            now, attempt = self._clock(), job.last.attempt
+            if alive and job.state is State.LEASED:  # it cannot say so itself yet
+                self.store.beat(job.id, attempt, now, self._config.lease)
+            if job.cancel and job.handle:
+                since = self._cancelling.setdefault((job.id, attempt), now)
+                if now - since > CANCEL_GRACE:
+                    self._stop(job, STOP_GRACE)
+        return left
+
+    def _alive(self, job: Job) -> bool | None:
+        try:
+            return self._launcher.alive(job.handle) if job.handle else None
+        except TutelageError as error:  # where it runs cannot be asked; its lease tells
+            _LOG.warning("%s: %s", job.id, error)
+            return None
+
+    def _stop(self, job: Job, grace: float) -> None:
+        try:
+            self._launcher.stop(job.handle, grace=grace)
+        except TutelageError as error:  # it ends by itself when it finds its lease gone
+            _LOG.warning("%s: %s", job.id, error)
+
+    def _bury(self, job: Job) -> None:
+        """Take a job from a process that is dead, with what it wrote last."""
+        last = without_secrets(self._launcher.output(job.handle)).splitlines()
+        lines = [f"its process ended without a word; the last that it wrote:{'' if last else ' nothing'}", *last]
+        self.store.say(job.id, job.last.attempt, lines, self._clock())
+        reason = f"the process of {job.worker} died"
+        found = self.store.abandon(job.id, job.last.attempt, reason, self._clock(), takeovers=self._config.takeovers)
+        if found is not None:
+            _LOG.warning("%s: %s; it is %s", job.id, reason, found.state)
+            self._settle(found)
+
+    def _take_over(self) -> None:
+        """Take the jobs whose lease has run out, and see that what ran them does not go on."""
+        for job in self.store.reclaim(self._clock(), takeovers=self._config.takeovers):
+            _LOG.warning("%s: %s gave no sign of life", job.id, job.worker)
+            if job.handle:
+                self._stop(job, 0)
+            self._settle(self.store.get(job.id))
+
+    def _settle(self, job: Job) -> None:
+        """Clean up after a job whose process could not, since it died while it was told to stop."""
+        if job.state is not State.CANCELLED:
+            return
+        from tutelage.cycle_lock import cycle_lock
+        from tutelage.giving_up import settle
+        from tutelage.workspace import Workspace
+
+        try:
+            with (
+                closing(Workspace(settings(self._folder, Params()), remember=False)) as workspace,
+                cycle_lock(self._folder, f"cleaning up after {job.id}"),
+            ):
+                settle(workspace)
+        except TutelageError as error:
+            _LOG.warning("%s: the next cycle cleans up after it: %s", job.id, error)
+
+    # -- what is due ----------------------------------------------------------------------------
+
+    def _start(self, job: Job) -> bool:
+        """Lease a job and start its process; False if somebody else was first, or it cannot be started."""
+        attempt = self.store.lease(job.id, self._name, self._clock(), self._config.lease)
+        if attempt is None:
+            return False
+        try:
+            handle = self._launcher.start(self._folder, job.id, attempt)
+        except TutelageError as error:
+            reason = f"the launcher {self._launcher.name!r} could not start it: {error}"
+            _LOG.warning("%s: %s", job.id, reason)
+            failed(self.store, job, attempt, reason, self._config, self._clock())
+            return False
+        self.store.handled(job.id, attempt, handle)
+        _LOG.info("%s: attempt %d of a %s job started", job.id, attempt, job.kind)
+        return True

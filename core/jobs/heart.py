@@ -1,0 +1,104 @@
+"""The heartbeat of a running job: renews its lease, keeps what it says, and hears what it is told."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import NoReturn
+
+from sqlalchemy.exc import DBAPIError
+
+from tutelage.config import JobsConfig
+from tutelage.jobs.lines import JobReporter
+from tutelage.jobs.model import CANCEL, Again
+from tutelage.jobs.store import JobStore
+
+_LOG = logging.getLogger(__name__)
+
+ENDED = 4
+"""Exit code of a process that ends at once, where it does not lead its group."""
+TRIES = 10
+"""How often the end of a job is noted while the database is busy."""
+
+
+class Heart(Thread):
+    """Beats until the job is over; ends the process if the lease is lost or it is told to."""
+
+    def __init__(self, store: JobStore, job: str, attempt: int, config: JobsConfig, report: JobReporter) -> None:
+        super().__init__(name="heart", daemon=True)
+        self._store, self._job, self._attempt, self._config, self._report = store, job, attempt, config, report
+        self._told: SimpleQueue[str] = SimpleQueue()  # may be put into by a signal handler
+        self._over = False
+        self._beating = Lock()
+
+    def run(self) -> None:
+        reason = ""
+        while True:
+            with self._beating:
+                if self._over:
+                    return
+                self._beat(reason)
+            try:
+                reason = self._told.get(timeout=self._config.heartbeat)
+            except Empty:
+                reason = ""
+
+    def hand_back(self, reason: str) -> None:
+        """Queue the job again for whoever takes it, and end the process at once; safe in a signal handler."""
+        self._told.put(reason)
+
+    def end(self, note: Callable[[], bool]) -> bool:
+        """Stop beating, keep the last lines, and note how the job ended; whether that was ours to note.
+
+        Raises:
+            DBAPIError: the database stayed busy; the lease will run out.
+        """
+        with self._beating:
+            self._over = True
+            self._told.put("")
+            for left in reversed(range(TRIES)):
+                try:
+                    self._keep_lines()
+                    return note()
+                except DBAPIError:
+                    if not left:
+                        raise
+                    time.sleep(1)
+        raise AssertionError("the last try returns or raises")
+
+    def _beat(self, hand_back: str) -> None:
+        store, now = self._store, time.time()
+        try:
+            if hand_back:
+                self._keep_lines()
+                store.again(self._job, self._attempt, Again.BUSY, hand_back, due=now, now=now)
+                _end_process(hand_back)
+            answer = store.beat(self._job, self._attempt, now, self._config.lease, self._report.told()[0])
+            if answer is False:
+                _end_process("somebody else runs this job now")
+            self._keep_lines()
+        except DBAPIError as error:
+            if hand_back:
+                _end_process(hand_back)
+            # The next one may get through; until the lease runs out nothing is lost.
+            _LOG.warning("no heartbeat for %s: %s", self._job, error.orig)
+            return
+        if answer == CANCEL:
+            self._report.cancel()
+
+    def _keep_lines(self) -> None:
+        lines = self._report.told()[1]
+        if lines and self._store.say(self._job, self._attempt, lines):
+            self._report.kept(len(lines))
+
+
+def _end_process(reason: str) -> NoReturn:
+    """At once, and with whatever it started."""
+    print(reason, file=sys.stderr, flush=True)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(ENDED)

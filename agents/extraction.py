@@ -106,7 +106,7 @@ def _looked_at(
     usable: Sequence[Trajectory], judged: Sequence[Trajectory], verdicts: Mapping[str, Verdict], chosen: int, left: int
 ) -> dict[str, int]:
     """The funnel as far as the distiller."""
-    told = [item for item in judged if tells(verdicts[item.id])]
+    told = [item for item in judged if tells(verdicts[item.id]) and not item.live]
     return {
         "usable": len(usable),
         "not judged": len(usable) - len(judged),

@@ -61,6 +61,7 @@ class TeacherConfig(Section):
         """The model string that plays a role."""
         own = {
             "judge": self.judge,
+            "feedback": self.judge,
             "distiller": self.distiller,
             "merger": self.merger,
             "designer": self.designer,

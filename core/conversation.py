@@ -25,13 +25,17 @@ def turn_message(
 ) -> Message:
     """The user message of one turn; `goal` and `shown` belong to the first turn only."""
     parts = []
-    if shown:
-        parts.append("Experience:\n" + "\n".join(f"- {item.text}" for item in shown))
     if goal is not None:
         parts.append(f"Goal: {goal}")
     parts += [f"Note: {note}" for note in notes]
     parts.append(f"Observation:\n{observation}")
-    return Message(role="user", content="\n".join(parts))
+    return Message(role="user", content=with_experiences("\n".join(parts), shown))
+
+
+def with_experiences(content: str, shown: Sequence[Shown]) -> str:
+    """The first user message with experiences before all else that it says."""
+    lines = [f"- {item.text}" for item in shown]
+    return "\n".join(["Experience:", *lines, content]) if shown else content
 
 
 def read_turn(content: str) -> tuple[str | None, str]:
@@ -49,13 +53,11 @@ def conversation(trajectory: Trajectory, *, experiences: bool = True) -> tuple[M
     messages = [Message(role="system", content=trajectory.system)]
     for index, step in enumerate(trajectory.steps):
         first = index == 0
-        messages.append(
-            turn_message(
-                step.observation,
-                step.notes,
-                goal=trajectory.goal if first else None,
-                shown=trajectory.shown if first and experiences else (),
-            )
-        )
+        shown = trajectory.shown if first and experiences else ()
+        if trajectory.plain:
+            said = Message(role="user", content=with_experiences(step.observation, shown))
+        else:
+            said = turn_message(step.observation, step.notes, goal=trajectory.goal if first else None, shown=shown)
+        messages.append(said)
         messages.append(Message(role="assistant", content=step.reply))
     return tuple(messages)

@@ -24,7 +24,7 @@ from tutelage.results import AlarmDoc, load
 from tutelage.stage_config import RolloutStageConfig, StageConfig
 from tutelage.training.base import StageContext, run_stage, weights_of
 from tutelage.training.tracking import track
-from tutelage.types import Policy, Split, Task, Trajectory
+from tutelage.types import SERVED, Policy, Split, Task, Trajectory
 from tutelage.workspace import Workspace
 
 SEEDS_PER_CYCLE = 5_000
@@ -41,7 +41,7 @@ DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, UNGUARDED, GUARDED, ROLLOUTS = (
     "guarded",
     "rollouts",
 )
-EXPERIENCE_ARMS = (DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, ROLLOUTS, DESIGNED)
+EXPERIENCE_ARMS = (DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, ROLLOUTS, DESIGNED, SERVED)
 """Arms whose trajectories feed memory and SFT."""
 
 

@@ -42,11 +42,12 @@ def judge(workspace: Workspace, cycle: int, report: Reporter) -> None:
 
     llm, votes = workspace.llm("judge"), workspace.config.teacher.votes
     judge_missing(usable, verdicts, llm, keep, hints=_hints(workspace, usable), votes=votes)
-    told = [item for item in usable if item.id in verdicts and tells(verdicts[item.id])]
+    checked = [item for item in usable if not item.live]  # of the others the judge's word is all there is
+    told = [item for item in checked if item.id in verdicts and tells(verdicts[item.id])]
     agree = sum(verdicts[item.id].successful == item.success for item in told)
     report.say(f"  the judge agrees with the environment's own check on {agree} of {len(told)}")
-    if len(told) < len(usable):
-        report.say(f"  it cannot tell for {len(usable) - len(told)}")
+    if len(told) < len(checked):
+        report.say(f"  it cannot tell for {len(checked) - len(told)}")
 
 
 def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:

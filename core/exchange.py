@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tutelage.calls import CallError, parse_call
-from tutelage.conversation import turn_message
+from tutelage.conversation import conversation
 from tutelage.errors import RecordError
 from tutelage.record import Record
 from tutelage.tools import to_openai
@@ -101,8 +101,7 @@ def to_atif(trajectory: Trajectory) -> dict[str, Any]:
     context: list[int] = []
     for index, step in enumerate(trajectory.steps):
         if index == 0:
-            first = turn_message(step.observation, step.notes, goal=trajectory.goal, shown=trajectory.shown)
-            steps.append({"source": "user", "message": first.content})
+            steps.append({"source": "user", "message": conversation(trajectory)[1].content})
         elif step.notes:
             steps.append({"source": "user", "message": "\n".join(f"Note: {note}" for note in step.notes)})
         steps.append(_agent_step(step, index, context))

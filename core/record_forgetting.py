@@ -33,6 +33,8 @@ FORGOTTEN = "forgotten"
 """Arm of a forgotten trajectory: it feeds nothing any more, and still counts in the evaluations that it was part of."""
 DISTILLED = "distilled"
 """Kind of the documents that keep what each trajectory gave."""
+FEEDBACK = "feedback"
+"""Kind of the documents that keep what followed on each turn of a served conversation, by its id."""
 REBUILT = ("report.html",)
 """Files beside the record that quote it and can be made again; they are removed."""
 PROSE = {MEASUREMENT: {"reason"}, RECONCILED: {"reason"}, "contradiction": {"reason"}, DISTILLED: {"detail"}}
@@ -120,7 +122,7 @@ class Forgetting(Experiences):
                 _rewrite(connection, VERDICTS, n, Verdict.model_validate({**body, "reason": ""}))
             key, kind = DOCUMENTS.c.key, DOCUMENTS.c.kind
             corrections = (kind == CORRECTION) & key.startswith(f"{trajectory_id}/", autoescape=True)
-            gone = or_(corrections, (kind == DISTILLED) & (key == trajectory_id))
+            gone = or_(corrections, kind.in_((DISTILLED, FEEDBACK)) & (key == trajectory_id))
             connection.execute(delete(DOCUMENTS).where(gone))
             self._erase_design(connection, item)
             return self._bury(connection, "trajectory", trajectory_id, item.tenant, reason, by, derived)

@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 TRAJECTORY_VERSION: Final = 1
 OWN: Final = "own"
 """Origin of what was played here."""
+LIVE: Final = "live"
+"""Kind of the origins of what was said to a served student, ``live:KEY`` with the name of the caller's key."""
+SERVED: Final = "served"
+"""Arm and family of served conversations."""
 TENANT: Final = "default"
 """The tenant of a workspace that has only one."""
 
@@ -169,9 +173,11 @@ class Ending(StrEnum):
     """Too many steps in a row without progress."""
     POLICY_ERROR = "policy_error"
     ENVIRONMENT_ERROR = "environment_error"
+    UNCLEAR = "unclear"
+    """A served conversation in which nothing says whether it went well."""
 
 
-BROKEN = (Ending.ENVIRONMENT_ERROR, Ending.POLICY_ERROR)
+BROKEN = (Ending.ENVIRONMENT_ERROR, Ending.POLICY_ERROR, Ending.UNCLEAR)
 """Endings of episodes that say nothing about whoever acted: they are neither judged nor learned from."""
 
 
@@ -204,15 +210,23 @@ class Trajectory(Frozen):
     ending: Ending
     error: str = ""
     origin: str = OWN
-    """``own`` (played here), ``import:NAME`` or ``user:NAME``; what it is trusted for is configured."""
+    """``own`` (played here), ``import:NAME``, ``user:NAME`` or ``live:NAME``; what it is trusted for is configured."""
     tenant: str = TENANT
+    plain: bool = False
+    """Whether observations are the user's messages as they were, without the headings of `tutelage.conversation`."""
     created: datetime = Field(default_factory=now)
     seconds: float = 0.0
 
     @property
     def success(self) -> bool:
-        """The environment's own programmatic check; a judge never overrules it."""
+        """The environment's own programmatic check, which no judge overrules; of a served conversation, what the
+        judge made of the next messages."""
         return self.ending is Ending.SOLVED
+
+    @property
+    def live(self) -> bool:
+        """Whether it is a served conversation: no check of an environment stands behind its ending."""
+        return self.origin.partition(":")[0] == LIVE
 
     @property
     def first_observation(self) -> str:

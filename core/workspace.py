@@ -139,7 +139,8 @@ class Workspace:
         from tutelage.llm import LLM
 
         teacher = self.config.teacher
-        varied = role in CREATIVE or (role == "judge" and teacher.votes > 1)  # a vote repeated is no second vote
+        votes = {"judge": teacher.votes, "feedback": self.config.serve.learning.votes}
+        varied = role in CREATIVE or votes.get(role, 1) > 1  # a vote repeated is no second vote
         return LLM(
             model or teacher.model_for(role),
             role=role,

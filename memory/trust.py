@@ -16,7 +16,7 @@ from tutelage.config import Config, MemoryConfig, TrustConfig
 from tutelage.environments.base import UNTRUSTED, Environment, environment_class
 from tutelage.errors import TutelageError
 from tutelage.experience import Experience, Source
-from tutelage.types import OWN, Trajectory
+from tutelage.types import LIVE, OWN, Trajectory
 
 HAND = "user"
 """Kind of the origins of people who write by hand."""
@@ -43,7 +43,7 @@ def of_origin(origin: str, config: TrustConfig) -> float:
 
 def of_trajectory(trajectory: Trajectory, config: TrustConfig) -> float:
     """The least of its environment and its origin."""
-    return min(of_environment(trajectory.task.environment, config), of_origin(trajectory.origin, config))
+    return _least(trajectory.task.environment, trajectory.origin, config)
 
 
 def of_source(source: Source, environment: str, config: TrustConfig) -> float:
@@ -52,7 +52,7 @@ def of_source(source: Source, environment: str, config: TrustConfig) -> float:
     origin = of_origin(source.origin, config)
     person = source.origin.partition(":")[0] == HAND
     played = source.origin == OWN or bool(source.trajectory)
-    return min(of_environment(environment, config), origin) if played and not person else origin
+    return _least(environment, source.origin, config) if played and not person else origin
 
 
 def of_sources(experience: Experience, config: TrustConfig) -> float:
@@ -82,6 +82,13 @@ def voice(source: Source, environment: str, config: TrustConfig) -> str:
         return source.origin if source.origin in config.sources else f"{source.origin.partition(':')[0]}:*"
     declared = _declared(environment) > UNTRUSTED
     return f"{OWN} {environment}" if environment in config.environments or declared else f"{OWN} *"
+
+
+def _least(environment: str, origin: str, config: TrustConfig) -> float:
+    """Of a served conversation the environment is but a name that it is filed under, unless it is configured."""
+    live = origin.partition(":")[0] == LIVE
+    place = config.environments.get(environment, 1.0) if live else of_environment(environment, config)
+    return min(place, of_origin(origin, config))
 
 
 def _declared(name: str) -> float:

@@ -8,6 +8,7 @@ as well.
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from math import floor
 
 from tutelage.jobs.cron import Cron, zone
@@ -20,6 +21,7 @@ WRONG_CLOCK = 86_400.0
 Until then nothing fires before the clock has come to where it was."""
 OFF = ""
 """Condition of a trigger that is switched off or gone from the settings."""
+_cron = lru_cache(Cron)
 
 
 class Kept(Frozen):
@@ -120,7 +122,7 @@ def upcoming(trigger: TriggerConfig, kept: Kept, now: float) -> float | None:
     after = max(now, kept.done_time)
     if trigger.every:
         return kept.begun_time + (floor((after - kept.begun_time) / trigger.every) + 1) * trigger.every
-    return Cron(trigger.cron, trigger.timezone).next(after)
+    return _cron(trigger.cron, trigger.timezone).next(after)
 
 
 def _by_clock(trigger: TriggerConfig, kept: Kept, now: float, ahead: Job | None) -> Decision:
@@ -148,7 +150,7 @@ def _due(trigger: TriggerConfig, kept: Kept, now: float) -> float | None:
     if trigger.every:
         due = kept.begun_time + floor((now - kept.begun_time) / trigger.every) * trigger.every
         return due if due > kept.done_time else None
-    return Cron(trigger.cron, trigger.timezone).last(kept.done_time, now)
+    return _cron(trigger.cron, trigger.timezone).last(kept.done_time, now)
 
 
 def _in_the_way(trigger: TriggerConfig, ahead: Job | None) -> str:

@@ -6,12 +6,14 @@ digits, invisible characters are not there. What is replaced is the original. It
 none of them (a password in a sentence, a name, a postal address) stays; docs/serving.md says what is covered.
 """
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+from tutelage.calls import too_deep
 from tutelage.secrets import KEY_LIKE, SECRET, without_secrets
 
 E_MAIL, CARD, PHONE, OWN_PATTERN = "[e-mail]", "[card]", "[phone]", "[redacted]"
@@ -123,6 +125,17 @@ class Redactor:
                 text, ((read.starts[start], read.ends[end - 1], put) for start, end, put in spans if end > start)
             )
         return text
+
+    def document(self, text: str) -> str:
+        """As `text`; of JSON also what is a secret by its name."""
+        if text.lstrip().startswith(("{", "[")):
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError):
+                return self.text(text)
+            if not too_deep(value) and (clean := self.value(value)) != value:
+                text = json.dumps(clean, ensure_ascii=False)
+        return self.text(text)
 
     def value(self, value: Any, name: str = "") -> Any:
         """A JSON value: every text in it, names included, and whole texts and numbers under a name that says it."""

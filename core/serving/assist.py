@@ -1,0 +1,161 @@
+"""What is done around the student: experiences before it answers, guardrails after, and keeping what was said."""
+
+import threading
+from dataclasses import replace
+from hashlib import sha256
+from typing import NamedTuple
+
+from tutelage import tools as tooling
+from tutelage.agents.episode import blocked as diagnosis_of
+from tutelage.agents.guard import forbids
+from tutelage.config import INDEX
+from tutelage.conversation import read_turn, with_experiences
+from tutelage.experience import IN_USE, Experience, Guardrail, Status
+from tutelage.memory.server.service import Service
+from tutelage.memory.trust import with_declared
+from tutelage.redaction import Redactor
+from tutelage.serving.sessions import Sessions
+from tutelage.serving.types import Answer, Blocked, Chat, ChatMessage, Prepared, ToolCall
+from tutelage.types import SERVED, Shown, Split, Task
+from tutelage.workspace import Workspace
+
+LONGEST_GOAL = 2000
+"""Characters of a request that take part in a recall."""
+
+
+class Situation(NamedTuple):
+    """What a conversation is about, as an episode would say it."""
+
+    goal: str
+    observation: str
+
+
+class Assistance:
+    """Memory, guardrails and the record around a server's requests; each caller sees its own tenant's memory."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._config, self._record = workspace.config, workspace.record
+        self._memory = Service(workspace.record, workspace.folder / INDEX, with_declared(workspace.config))
+        self._rules: dict[tuple[str, str], tuple[object, tuple[Experience, ...]]] = {}
+        self._lock = threading.Lock()
+        learning = self._config.serve.learning
+        redactor = Redactor(learning.redact)
+        self._sessions = Sessions(self._record, redactor, idle=learning.idle) if learning.record else None
+
+    def prepare(self, chat: Chat) -> Prepared:
+        """Decide about memory, guardrails and recording, and put experiences in: for all turns of a conversation the
+        same ones, so that what was said stays as it was.
+
+        Raises:
+            TutelageError: memory cannot be opened.
+        """
+        serve, options = self._config.serve, chat.options
+        environment = options.environment or serve.environment
+        record = self._sessions is not None and options.record is not False
+        known = self._sessions.find(chat) if self._sessions is not None and record else None
+        shown: tuple[Shown, ...] = ()
+        if self._shows(chat):
+            shown = known.shown if known is not None and known.shown else self._recalled(chat, environment)
+        guarded = serve.guardrails if options.guardrails is None else options.guardrails
+        return Prepared(
+            chat=chat,
+            prompt=replace(chat.prompt, messages=_with_experiences(chat.prompt.messages, shown)),
+            environment=environment,
+            shown=shown,
+            guardrails=self._guardrails(chat.tenant, environment) if guarded and chat.prompt.tools else (),
+            record=record,
+            session=known.session if known is not None else "",
+        )
+
+    def blocked(self, prepared: Prepared, calls: tuple[ToolCall, ...]) -> Blocked | None:
+        """The first call that a guardrail forbids, by what was said last."""
+        if not prepared.guardrails:
+            return None
+        messages = prepared.chat.prompt.messages
+        goal, observation = situation(messages)[0], _last_said(messages)
+        for call in calls:
+            meaning = tooling.meaning(tooling.call_from_openai(call.name, call.arguments))
+            rule = forbids(prepared.guardrails, meaning, observation, goal)
+            if rule is not None:
+                note = diagnosis_of(rule).evidence
+                return Blocked(rule.id, call, note, f"A call of {call.name} was held back. {_why(rule)}".strip())
+        return None
+
+    def keep(self, prepared: Prepared, answer: Answer) -> None:
+        """Keep the exchange, redacted, as a turn of its conversation."""
+        if self._sessions is None or not prepared.record:
+            return
+        options, serve = prepared.chat.options, self._config.serve
+        guarded = serve.guardrails if options.guardrails is None else options.guardrails
+        self._sessions.keep(prepared, answer, memory=self._shows(prepared.chat) or guarded)
+
+    def close(self) -> None:
+        """Let go of memory; every turn is in the record already."""
+        self._memory.close()
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _shows(self, chat: Chat) -> bool:
+        return self._config.serve.memory if chat.options.memory is None else chat.options.memory
+
+    def _recalled(self, chat: Chat, environment: str) -> tuple[Shown, ...]:
+        goal, observation = situation(chat.prompt.messages)
+        if not goal:
+            return ()
+        task = Task(environment=environment, family=SERVED, seed=seed_of(chat.id), split=Split.TRAIN)
+        return self._memory.store(chat.tenant).recall(task, goal[:LONGEST_GOAL], observation).shown
+
+    def _guardrails(self, tenant: str, environment: str) -> tuple[Experience, ...]:
+        """Those of all families that are in use and trusted; read anew when experiences have changed."""
+        key, stand = (tenant, environment), self._record.newest()
+        with self._lock:
+            found = self._rules.get(key)
+        if found is None or found[0] != stand:
+            statuses = IN_USE if self._config.memory.candidates else frozenset({Status.ACTIVE})
+            rules = self._record.experiences(kind="guardrail", environment=environment, tenant=tenant)
+            trusts = self._memory.store(tenant).trusts
+            found = (stand, tuple(rule for rule in rules if rule.status in statuses and trusts(rule)))
+            with self._lock:
+                self._rules[key] = found
+        return found[1]
+
+
+def situation(messages: tuple[ChatMessage, ...]) -> Situation:
+    """The user's request that a conversation begins with: the last one before the first reply."""
+    said = ""
+    for message in messages:
+        if message.role == "assistant":
+            break
+        said = message.content if message.role == "user" else said
+    goal, observation = read_turn(said)
+    return Situation(said, "") if goal is None else Situation(goal, observation)
+
+
+def seed_of(name: str) -> int:
+    """A task's seed from the id of what it stands for, 31 bits."""
+    return int.from_bytes(sha256(name.encode()).digest()[:4], "big") >> 1
+
+
+def _with_experiences(messages: tuple[ChatMessage, ...], shown: tuple[Shown, ...]) -> tuple[ChatMessage, ...]:
+    place = next((place for place, message in enumerate(messages) if message.role == "user"), None)
+    if not shown or place is None:
+        return messages
+    first = replace(messages[place], content=with_experiences(messages[place].content, shown))
+    return (*messages[:place], first, *messages[place + 1 :])
+
+
+def _last_said(messages: tuple[ChatMessage, ...]) -> str:
+    """All that came since the last reply, as observations."""
+    said: list[str] = []
+    for message in reversed(messages):
+        if message.role == "assistant":
+            break
+        if message.role in ("user", "tool"):
+            read = read_turn(message.content)[1] if message.role == "user" else ""
+            said.insert(0, read or message.content)
+    return "\n".join(said)
+
+
+def _why(rule: Experience) -> str:
+    assert isinstance(rule.content, Guardrail), f"{rule.id} is not a guardrail"
+    return f"{rule.content.root_cause} {rule.content.remedy}".strip()

@@ -5,7 +5,6 @@ and why; that is written first, so a deletion that was killed half-way is finish
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from tutelage.record import Record
     from tutelage.workspace import Workspace
 
-SERVING = "serving"
-"""Folder of a workspace in which each process that serves says which students it uses, in a file called by its id."""
 SHORTEST = 8
 """Hexadecimal digits of its content that a student may be named by, at least."""
 
@@ -186,6 +183,8 @@ def _remove(folder: Path) -> None:
 
 def references(workspace: "Workspace", student: Student) -> list[str]:
     """Why a student must not be deleted, in words; empty if nothing needs it."""
+    from tutelage.serving.in_use import served
+
     record, found = workspace.record, []
     if student.parent is None:
         return ["its weights are those that everything began with, and lie outside of the students' folder"]
@@ -205,7 +204,8 @@ def references(workspace: "Workspace", student: Student) -> list[str]:
     if student.label in _teachers([stage.model_dump() for stage in workspace.config.stages]):
         found.append("a distill stage of the configuration names it as its teacher")
     found += [f"job {job} names it" for job in _jobs_on(record, student)]
-    found += [f"process {process} serves it" for process in _served_by(workspace.folder, student)]
+    if (process := served(workspace.folder).get(student.id)) is not None:
+        found.append(f"process {process} serves it")
     held = sum(item.absorbed_by == student.id for item in record.experiences(status=Status.ABSORBED))
     if held:
         found.append(
@@ -237,31 +237,6 @@ def _jobs_on(record: "Record", student: Student) -> list[str]:
     named = re.compile(rf"{re.escape(student.label)}(?!\d)")
     waiting = JobReader(record).jobs(states=tuple(state for state in State if state not in OVER))
     return [job.id for job in waiting if named.search(json.dumps(job.params))]
-
-
-def _served_by(folder: Path, student: Student) -> list[int]:
-    """Processes that answer requests with the student, as they say themselves; the files of dead ones do not count."""
-    found = []
-    for path in (folder / SERVING).glob("*.json"):
-        if not path.stem.isdigit() or not _alive(int(path.stem)):
-            continue
-        try:
-            said = json.loads(path.read_bytes())
-        except ValueError:  # it is just being written
-            said = {"students": [student.label]}
-        if {student.id, student.label} & set(said.get("students", ())):
-            found.append(int(path.stem))
-    return found
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def missing(workspace: "Workspace", student: Student) -> str:

@@ -92,12 +92,14 @@ def _print_student(workspace: "Workspace", item: "Student", found: dict[str, Any
         + (f"; trained from it: {', '.join(found['children'])}" if found["children"] else "")
     )
     print(f"weights: {item.weights}, {found['bytes']:,} bytes, sha256:{item.content or 'not noted'}")
-    print(f"base: {item.base or item.weights} {item.base_content[:12]}")
-    print(
-        f"made by: {item.stage} in cycle {item.cycle}, seed {item.seed}, {item.created:%Y-%m-%d %H:%M} UTC, "
-        f"Tutelage {item.version} {item.commit}"
-    )
-    print(f"from: {len(item.trajectories)} trajectories ({item.data[:12]}), {len(item.experiences)} experiences")
+    made = [f"{item.stage} in cycle {item.cycle}", f"{item.created:%Y-%m-%d %H:%M} UTC"]
+    made += [f"seed {item.seed}"] if item.seed is not None else []
+    made += [f"Tutelage {item.version} {item.commit}".rstrip()] if item.version else []
+    print(f"made by: {', '.join(made)}")
+    print(f"from: {len(item.trajectories)} trajectories, {len(item.experiences)} experiences")
+    for what, digest in (("base weights", item.base_content), ("data", item.data), ("configuration", item.config)):
+        if digest:
+            print(f"{what}: sha256:{digest}")
     for name, value in {**item.trained_as, **item.settings}.items():
         print(f"  {name} = {value}")
     for doc in evaluations(workspace.record, item):

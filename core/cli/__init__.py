@@ -19,6 +19,7 @@ def main() -> None:
         consolidate,
         evidence,
         job_queue,
+        job_triggers,
         jobs,
         keeping,
         look,

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
@@ -20,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tutelage.config import CONFIG_FILE, Config
-from tutelage.errors import ConfigError, MissingPart, TutelageError
+from tutelage.errors import ConfigError, TutelageError
 from tutelage.jobs import data_triggers
 from tutelage.jobs.kinds import params_of, settings
 from tutelage.jobs.model import Job
@@ -108,49 +107,16 @@ class Scheduler:
         return found
 
     def run(self, stop: Event) -> None:
-        """Tick every `jobs.poll` seconds until `stop` is set. A database that is busy or away is waited for.
+        """Tick every `jobs.poll` seconds until `stop` is set; a database that is busy or away is waited for.
 
-        Raises:
-            MissingPart: APScheduler is not installed.
-            Exception: whatever else a tick raised; `stop` is set then.
+        Anything else that a tick raises ends it and propagates.
         """
-        try:
-            from apscheduler.schedulers.background import BackgroundScheduler
-        except ImportError as error:
-            raise MissingPart("the scheduler needs APScheduler: pip install 'tutelage[jobs]'") from error
-        broken: list[BaseException] = []
-
-        def beat() -> None:
-            try:
-                self._patiently(self.fire)
-                if self.dispatcher is not None:
-                    self._patiently(self.dispatcher.tick)
-            except BaseException as error:  # it would be swallowed by the thread
-                broken.append(error)
-                stop.set()
-
-        poll = self.config.jobs.poll
-        logging.getLogger("apscheduler").setLevel(logging.ERROR)  # it would tell of every tick
-        ticking = BackgroundScheduler(timezone=UTC)
-        job = ticking.add_job(
-            beat,
-            "interval",
-            seconds=poll,
-            max_instances=1,
-            coalesce=True,
-            misfire_grace_time=None,
-            next_run_time=_now(),
-        )
-        ticking.start()
-        try:
-            while not stop.wait(poll):
-                # It waits for a time of the clock, which is far away once that was set back.
-                if job.next_run_time is not None and (job.next_run_time - _now()).total_seconds() > 2 * poll:
-                    job.modify(next_run_time=_now())
-        finally:
-            ticking.shutdown(wait=True)
-        if broken:
-            raise broken[0]
+        # No clock is asked when to tick next, so none that is set stops it, or makes it catch up (docs/LOG.md).
+        while not stop.is_set():
+            self._patiently(self.fire)
+            if self.dispatcher is not None:
+                self._patiently(self.dispatcher.tick)
+            stop.wait(self.config.jobs.poll)
 
     def _patiently(self, part: Callable[[], Any]) -> None:
         try:
@@ -233,7 +199,3 @@ def _check(folder: Path, trigger: TriggerConfig) -> None:
         settings(folder, params_of(trigger.job, trigger.params))
     except ConfigError as error:
         raise ConfigError(f"trigger {trigger.name}: {error}") from error
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -71,7 +71,11 @@ class LiveStudents:
         Raises:
             TutelageError: it cannot be loaded.
         """
-        await self._exchange(await asyncio.to_thread(self._promoted))
+        try:
+            await self._exchange(await asyncio.to_thread(self._promoted))
+        except BaseException:
+            self._in_use.close()
+            raise
         if self._follows:
             self._following = asyncio.create_task(self._follow())
 

@@ -22,6 +22,7 @@ ANSWERS = {
     "corrector": "tutelage.agents.correction_rules:correct",
     "designer": "tutelage.agents.design_rules:design",
     "distiller": "tutelage.agents.rules:distil",
+    "feedback": "tutelage.agents.feedback_rules:feedback",
     "judge": "tutelage.agents.rules:judge",
     "merger": "tutelage.agents.merger_rules:relate",
     "modifier": "tutelage.agents.sticker_rules:modify",

@@ -25,6 +25,7 @@ TAGS = (
     "meanings",
     "persona",
     "reason",
+    "reply",
     "situation",
     "stickers",
     "tools",

@@ -113,7 +113,7 @@ def _how(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name
-    return f"killed by {name}" + ("; the kernel does that when memory runs out" if name == "SIGKILL" else "")
+    return f"killed by {name}" + (", as the kernel does when memory runs out" if name == "SIGKILL" else "")
 
 
 def end_descendants(process: psutil.Process) -> None:

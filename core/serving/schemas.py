@@ -31,7 +31,13 @@ class TextPart(Sent):
     text: str
 
 
-class CalledFunction(Sent):
+class SentBack(Sent):
+    """Base of what clients got from some server and send back. Fields of other servers are not looked at."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class CalledFunction(SentBack):
     """Which function with which arguments."""
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
@@ -39,7 +45,7 @@ class CalledFunction(Sent):
     """A JSON object as text."""
 
 
-class SentCall(Sent):
+class SentCall(SentBack):
     """A call that the assistant made."""
 
     id: Annotated[str, Field(min_length=1, max_length=200)]
@@ -47,10 +53,8 @@ class SentCall(Sent):
     function: CalledFunction
 
 
-class SentMessage(Sent):
-    """One message. Fields of other servers' messages are not looked at, since clients send back what they got."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
+class SentMessage(SentBack):
+    """One message."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None

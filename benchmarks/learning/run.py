@@ -3,7 +3,7 @@
     python benchmarks/learning/run.py benchmarks/learning/short.toml [--seeds N] [--out FOLDER] [--check]
 
 A plan says what is compared (`plan.py`): `toy.toml` takes minutes and only shows that everything runs, `short.toml`
-about 40 minutes on two cores, `full.toml` a night. A run that was stopped goes on when the command is given again.
+22 minutes on two idle cores, `full.toml` a night. A run that was stopped goes on when the command is given again.
 FOLDER has `results.json`, `table.txt` (which is also printed), `plots.html`, and the workspaces. `--check` only reads
 the plan and lists its tasks.
 """

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tutelage.config import Config
 from tutelage.errors import TutelageError
-from tutelage.jobs.execute import failed
+from tutelage.jobs.execute import PERMANENT, failed
 from tutelage.jobs.kinds import Params, settings
 from tutelage.jobs.launcher import Launcher
 from tutelage.jobs.model import Job, State
@@ -47,7 +47,8 @@ class Dispatcher:
             name: what it is called in the record; default: machine and process.
         """
         self.store = JobStore(record)
-        self._folder, self._config, self._launcher = folder.resolve(), config.jobs, launcher
+        self._record, self._folder = record, folder.resolve()
+        self._config, self._launcher = config.jobs, launcher
         self._name, self._clock = name or f"{platform.node()}:{os.getpid()}", clock
         self._cancelling: dict[tuple[str, int], float] = {}
         """Since when this one has seen that an attempt is to stop."""
@@ -135,7 +136,10 @@ class Dispatcher:
 
     def _settle(self, job: Job) -> None:
         """Clean up after a job whose process could not, since it died while it was told to stop."""
-        if job.state is not State.CANCELLED:
+        begun = any(
+            body.get("job") == job.id and body["status"] == "running" for body in self._record.items("loop").values()
+        )
+        if job.state is not State.CANCELLED or not begun:
             return
         from tutelage.cycle_lock import cycle_lock
         from tutelage.giving_up import settle
@@ -162,7 +166,8 @@ class Dispatcher:
         except TutelageError as error:
             reason = f"the launcher {self._launcher.name!r} could not start it: {error}"
             _LOG.warning("%s: %s", job.id, reason)
-            failed(self.store, job, attempt, reason, self._config, self._clock())
+            permanent = isinstance(error, PERMANENT)
+            failed(self.store, job, attempt, reason, self._config, self._clock(), permanent=permanent)
             return False
         self.store.handled(job.id, attempt, handle)
         _LOG.info("%s: attempt %d of a %s job started", job.id, attempt, job.kind)

@@ -30,7 +30,7 @@ class JobReader:
             whole = job_id if job_id.startswith("job_") else f"job_{job_id}"
             alike = JOBS.c.id.startswith(whole, autoescape=True)
             ids = list(connection.execute(select(JOBS.c.id).where(alike).limit(2)).scalars())
-            if not ids or whole == "job_":
+            if not ids or not job_id:
                 raise RecordError(f"{self.record.name} has no job {job_id!r}")
             if len(ids) > 1 and whole not in ids:
                 raise RecordError(f"several jobs begin with {job_id!r}; give more of the id")

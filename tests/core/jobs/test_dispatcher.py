@@ -1,0 +1,163 @@
+"""Dispatchers: any number on one queue, and what becomes of jobs whose processes die or do not stop."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tutelage.config import Config, JobsConfig
+from tutelage.errors import ConfigError, TutelageError
+from tutelage.jobs.dispatcher import CANCEL_GRACE, Dispatcher
+from tutelage.jobs.model import Again, Job, State
+from tutelage.jobs.store import JobStore
+from tutelage.record import Record
+
+HELPERS = Path(__file__).parents[2] / "integration"
+BEGAN = 1_800_000_000.0
+
+
+def test_two_dispatchers_run_no_job_twice(tmp_path: Path) -> None:
+    record = Record.open(tmp_path)
+    store = JobStore(record)
+    with record.transaction():
+        ids = {store.submit("evaluate" if n % 2 else "collect", by="hand:test")[0].id for n in range(200)}
+    environment = {**os.environ, "PYTHONPATH": str(HELPERS)}
+    command = [sys.executable, "-m", "noop_dispatcher", str(tmp_path)]
+    both = [subprocess.Popen([*command, name], env=environment) for name in ("one", "two")]
+    assert [process.wait(120) for process in both] == [0, 0]
+    runs = [line.split() for line in (tmp_path / "told").read_text().splitlines()]
+    assert Counter(job for job, _, _ in runs) == Counter(ids)
+    assert len({pid for _, _, pid in runs}) == 2, "both had a share"
+    assert {(job.state, job.last.attempt) for job in store.jobs()} == {(State.SUCCEEDED, 1)}
+    record.close()
+
+
+class Processes:
+    """A launcher whose processes live and die by what the test says."""
+
+    name = "told"
+
+    def __init__(self) -> None:
+        self.living: dict[str, bool | None] = {}
+        self.stopped: list[tuple[str, float]] = []
+        self.fault: TutelageError | None = None
+
+    def start(self, workspace: Path, job: str, attempt: int) -> str:
+        if self.fault is not None:
+            raise self.fault
+        self.living[f"{job}/{attempt}"] = True
+        return f"{job}/{attempt}"
+
+    def alive(self, handle: str) -> bool | None:
+        return self.living[handle]
+
+    def stop(self, handle: str, *, grace: float) -> None:
+        self.living[handle] = False
+        self.stopped.append((handle, grace))
+
+    def output(self, handle: str) -> str:
+        return "Out of memory\nkey sk-verysecretindeed1234"
+
+
+class Stand:
+    """A dispatcher with its clock in hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.record = Record.open(folder)
+        self.now, self.launcher = BEGAN, Processes()
+        config = Config(jobs=JobsConfig(lease=60, heartbeat=10, attempts=2, takeovers=3, backoff=30, at_once=2))
+        self.dispatcher = Dispatcher(self.record, folder, config, self.launcher, "one", lambda: self.now)
+        self.store = self.dispatcher.store
+
+    def started(self, kind: str = "evaluate") -> Job:
+        """A job whose process runs."""
+        job = self.store.submit(kind, by="hand:test", now=self.now)[0]
+        assert self.dispatcher.tick() == 1
+        assert self.store.started(job.id, 1, "host:1", "", self.now)
+        return self.store.get(job.id)
+
+
+@pytest.fixture
+def stand(tmp_path: Path):
+    stand = Stand(tmp_path)
+    yield stand
+    stand.record.close()
+
+
+def test_a_dead_process_is_found_before_its_lease_runs_out(stand: Stand) -> None:
+    job = stand.started()
+    stand.launcher.living[job.handle] = False
+    assert stand.dispatcher.tick() == 1
+    taken = stand.store.get(job.id)
+    assert (taken.state, taken.last.attempt, taken.times(Again.TAKEN_OVER)) == (State.LEASED, 2, 1)
+    said = [line.text for line in stand.store.lines(job.id)]
+    assert said[-2:] == ["Out of memory", "key [secret]"]
+
+
+def test_a_silent_process_is_stopped_and_its_job_taken_over(stand: Stand) -> None:
+    job = stand.started()
+    stand.now += 61
+    assert stand.dispatcher.tick() == 1
+    assert stand.launcher.stopped == [(job.handle, 0)]
+    assert stand.store.get(job.id).last.attempt == 2
+    assert "host:1 gave no sign of life" in [move.reason for move in stand.store.get(job.id).moves]
+
+
+def test_a_process_that_is_slow_to_start_keeps_its_lease(stand: Stand) -> None:
+    job = stand.store.submit("evaluate", by="hand:test")[0]
+    stand.dispatcher.tick()
+    for _ in range(4):
+        stand.now += 40
+        assert stand.dispatcher.tick() == 0
+    assert stand.store.started(job.id, 1, "host:1", "", stand.now)
+
+
+def test_no_more_run_at_once_than_configured(stand: Stand) -> None:
+    for _ in range(5):
+        stand.store.submit("evaluate", by="hand:test")
+    assert [stand.dispatcher.tick(), stand.dispatcher.tick()] == [2, 0]
+    assert not stand.dispatcher.idle()
+
+
+def test_what_cannot_be_started_has_its_attempts_or_fails_at_once(stand: Stand) -> None:
+    stand.launcher.fault = TutelageError("no room")
+    job = stand.store.submit("evaluate", by="hand:test", now=BEGAN)[0]
+    assert stand.dispatcher.tick() == 0
+    assert stand.store.get(job.id).last.due == BEGAN + 30
+    stand.now += 30
+    stand.dispatcher.tick()
+    assert stand.store.get(job.id).state is State.FAILED
+    assert "no room" in stand.store.get(job.id).last.reason
+    stand.launcher.fault = ConfigError("never")
+    other = stand.store.submit("evaluate", by="hand:test", now=BEGAN)[0]
+    stand.dispatcher.tick()
+    assert (stand.store.get(other.id).state, stand.store.get(other.id).last.attempt) == (State.FAILED, 1)
+
+
+def test_a_job_that_does_not_stop_is_ended_after_a_grace(stand: Stand) -> None:
+    job = stand.started()
+    stand.store.cancel(job.id, "hand:test")
+    stand.dispatcher.tick()
+    stand.now += CANCEL_GRACE / 2
+    stand.dispatcher.tick()
+    assert stand.launcher.stopped == []
+    stand.now += CANCEL_GRACE
+    stand.store.beat(job.id, 1, stand.now, 60)
+    stand.dispatcher.tick()
+    assert [handle for handle, _ in stand.launcher.stopped] == [job.handle]
+    stand.dispatcher.tick()
+    assert stand.store.get(job.id).state is State.CANCELLED
+    assert stand.dispatcher.idle()
+
+
+def test_another_dispatcher_goes_on_with_what_runs(stand: Stand, tmp_path: Path) -> None:
+    job = stand.started()
+    config = Config(jobs=JobsConfig(lease=60, heartbeat=10))
+    other = Dispatcher(stand.record, tmp_path, config, stand.launcher, "two", lambda: stand.now)
+    assert other.tick() == 0
+    stand.launcher.living[job.handle] = False
+    assert other.tick() == 1
+    assert [move.worker for move in stand.store.get(job.id).moves if move.state is State.LEASED] == ["one", "two"]

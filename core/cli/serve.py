@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tutelage.cli.app import ConfigOption, SetOption, app, opened
+from tutelage.cli.logs import log_to_stderr
 from tutelage.cli.memory import who
 from tutelage.cli.serving import TokensOption, address_of, check_tls, listen, needed, tokens_needed, warn_unencrypted
 from tutelage.errors import ConfigError
@@ -43,6 +44,7 @@ def serve(
     with needed():
         from tutelage.serving.server import Listening, Part, run, threaded
 
+    log_to_stderr()
     parts: list[Part] = []
     with (
         opened(config, overrides, existing=config is None, remember=config is not None) as workspace,

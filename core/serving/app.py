@@ -64,11 +64,15 @@ class Endpoint:
         self._assist = assist
         self._students = students
         self._config = config
-        self._keeping: set[asyncio.Task[None]] = set()
+        self._keeping: dict[asyncio.Task[None], str] = {}
+        """Exchanges that are being kept, and whose they are."""
 
     async def chat(self, sent: ChatRequest, caller: Caller) -> ChatReply:
         """The reply, which is generated while it is sent."""
         chat, names = await asyncio.to_thread(understood, sent, caller, self._config)
+        # A client that was quick to go on finds its conversation as it left it.
+        if earlier := [task for task, whose in self._keeping.items() if whose == caller.name]:
+            await asyncio.wait(earlier)
         most = 1 if sent.parallel_tool_calls is False else 0
         events = reply(chat, self._assist, self._students, retries=self._config.retries, most_calls=most)
         usage = bool(sent.stream_options and sent.stream_options.include_usage)
@@ -90,8 +94,8 @@ class Endpoint:
     def _sent(self, whole: Whole) -> None:
         self.counts.answered(whole.answer)
         task = asyncio.create_task(self._keep(whole))
-        self._keeping.add(task)
-        task.add_done_callback(self._keeping.discard)
+        self._keeping[task] = whole.prepared.chat.caller
+        task.add_done_callback(self._keeping.pop)
 
     async def _keep(self, whole: Whole) -> None:
         """The client has its reply; that it cannot be kept is not the client's trouble."""
@@ -154,7 +158,7 @@ def _add_looks(app: FastAPI, endpoint: Endpoint) -> None:
     async def models() -> Models:
         return Models(data=endpoint.models())
 
-    @app.get("/v1/models/{model}", tags=["look"], summary="One of them", responses=_failures(*ANY, 404))
+    @app.get("/v1/models/{model:path}", tags=["look"], summary="One of them", responses=_failures(*ANY, 404))
     async def model(model: Annotated[str, Path(min_length=1, max_length=200)]) -> Model:
         for found in endpoint.models():
             if found.id == model:

@@ -7,8 +7,10 @@ from typing import Any
 
 from tutelage.errors import RequestRefused, TutelageError, UnknownName
 from tutelage.memory.server.guard import Send
+from tutelage.redaction import Redactor
 
 _LOG = logging.getLogger(__name__)
+_CLEAN = Redactor()
 
 CODES = {"unauthenticated": "invalid_api_key"}
 """Codes of `Guard` that OpenAI's clients know by another name."""
@@ -63,7 +65,7 @@ def as_answer(error: Exception, model: str) -> ApiError:
     if isinstance(error, UnknownName):
         return ApiError(404, f"the model {model!r} is not served here", code="model_not_found", param="model")
     if isinstance(error, TutelageError):
-        _LOG.error("%s", error)
+        _LOG.error("%s", _CLEAN.text(str(error)))  # a provider may quote what was asked
         return ApiError(503, UNAVAILABLE, code="unavailable", retry=RETRY_SECONDS)
     log_unexpected(error)
     return ApiError(500, INTERNAL, code="internal")

@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from tutelage.service_config import ServeConfig
 from tutelage.serving.app import Endpoint
 from tutelage.serving.types import Assist, Students
 
-WAITING = 100
-"""Connections beyond `serve.concurrency`: those whose requests are still coming in, or are refused."""
+WAITING = 500
+"""Connections beyond `serve.concurrency`: those whose requests are still coming in, or are refused, or that wait."""
+THREADS = 16
+"""For what blocks: looking things up in the record and memory, keeping exchanges, the scheduler."""
 GRACE = 5.0
 """Seconds after `serve.drain` from which on what still is under way is cut off."""
 
@@ -112,6 +115,7 @@ def run(*parts: Part) -> None:
 
 async def _together(parts: tuple[Part, ...]) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, "serve"))
     signals = (signal.SIGTERM, signal.SIGINT)
 
     def told() -> None:

@@ -24,7 +24,7 @@ class Bar:
 
 def intervals(bars: Sequence[Bar], *, low: float, high: float, unit: str, name: str) -> Markup:
     """One row per bar: a dot at the value with a line over the interval, on an axis from `low` to `high`."""
-    left, right, top = 24 + 7 * max(len(bar.label) for bar in bars), 64, 8
+    left, right, top = 24 + 9 * max(len(bar.label) for bar in bars), 64, 8  # capitals are that wide
     bottom = top + ROW * len(bars)
 
     def x(value: float) -> float:

@@ -21,7 +21,8 @@ class StageConfig(Section):
     seconds: float = Field(0.0, ge=0)
     """Training time, rollouts included, that ends the stage before `steps` do; 0 means none. Warm-up, decay and
     withdrawal go by `steps`."""
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(ge=0)
+    """0 leaves the weights as they are: the gate must refuse what comes of it."""
     batch_size: int = Field(8, ge=1)
     """Rows (SFT) or episodes (GRPO, SDPO) per optimiser step."""
     micro_batch_size: int = Field(0, ge=0)
@@ -40,7 +41,7 @@ class StageConfig(Section):
 class SftConfig(StageConfig):
     type: Literal["sft"] = "sft"
     steps: int = Field(100, ge=1)
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(5e-5, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after warm-up."""
     corrections: bool = True
@@ -143,7 +144,7 @@ class RolloutStageConfig(StageConfig):
 class GrpoConfig(RolloutStageConfig):
     type: Literal["grpo"] = "grpo"
     steps: int = Field(10, ge=1)
-    learning_rate: float = Field(2e-6, gt=0)
+    learning_rate: float = Field(2e-6, ge=0)
     beta: float = Field(0.0, ge=0)
     """Weight of the KL term to the stage's starting weights. The paper's is 0.04; DAPO's, Dr. GRPO's and TRL's is 0,
     which saves a model and a forward pass."""
@@ -164,7 +165,7 @@ class SdpoConfig(RolloutStageConfig):
 
     type: Literal["sdpo"] = "sdpo"
     steps: int = Field(10, ge=1)
-    learning_rate: float = Field(2e-6, gt=0)
+    learning_rate: float = Field(2e-6, ge=0)
     """Ours, between the paper's 1e-6 with feedback and 1e-5 without."""
     experiences: bool = True
     """Whether the self-teacher is shown what memory recalls for the episode; ours, after Skill-SD and SDAR."""
@@ -216,7 +217,7 @@ class DistillConfig(RolloutStageConfig):
 
     type: Literal["distill"] = "distill"
     steps: int = Field(10, ge=1)
-    learning_rate: float = Field(2e-6, gt=0)
+    learning_rate: float = Field(2e-6, ge=0)
     group_size: int = Field(1, ge=1)
     """Episodes of the same task and seed; one, since nothing is compared within a group and more tasks say more."""
     temperature: float = Field(1.0, gt=0)

@@ -10,7 +10,7 @@ import pytest
 from tutelage.config import Config
 from tutelage.cycle import DEMONSTRATIONS, EXPLORED, accepted_trajectories
 from tutelage.designs import DESIGNED
-from tutelage.experience import Experience, Status, Sticker
+from tutelage.experience import Experience, Source, Status, Sticker
 from tutelage.jobs.data_triggers import distance, look, mark
 from tutelage.jobs.triggers import Kept, begin
 from tutelage.measures import Student
@@ -61,6 +61,7 @@ def remember(workspace: Workspace, name: str, status: Status = Status.ACTIVE, ve
         family="press",
         goal="g",
         content=content,
+        sources=(Source(trajectory="trj_1", task="toy/press@1"),),
         author="a hand",
         status=status,
     )

@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
+from pydantic import ValidationError
 
 from tutelage import cycle as steps
 from tutelage import distilling, evidence, gate, measure
@@ -106,9 +107,26 @@ def own_cycle(record: Record, job: str) -> tuple[int, dict[str, Any]] | None:
 
 
 def own_settings(config: Config, begun: dict[str, Any]) -> Config:
-    """The settings to finish a cycle with: those it was begun with, and of those that may differ the present ones."""
+    """The settings to finish a cycle with: those it was begun with, and of those that may differ the present ones.
+
+    Raises:
+        ConfigError: an older version of Tutelage began it, with settings that this one does not take.
+    """
     free = {name: value for name, value in config.model_dump(mode="json").items() if name in FREE_TO_CHANGE}
-    return Config.model_validate({**begun, **free})
+    return _understood({**begun, **free})
+
+
+def _understood(begun: dict[str, Any]) -> Config:
+    """The settings a cycle was begun with; those that the version which began it did not have yet are the defaults."""
+    try:
+        return Config.model_validate(begun)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"an unfinished cycle was begun with {key}, which this version of Tutelage does not take ({first['msg']}); "
+            "finish it with the version that began it"
+        ) from error
 
 
 def _run(workspace: Workspace, kind: str, report: Reporter, job: str) -> int:
@@ -178,7 +196,7 @@ def _begin(workspace: Workspace, cycle: int, kind: str, job: str = "") -> None:
 def _check_same(config: Config, body: dict[str, Any], kind: str, cycle: int) -> None:
     if body["kind"] != kind:
         raise ConfigError(f"cycle {cycle} is unfinished; finish it first with `tutelage {body['kind']}`")
-    now, then = (_as_learnt(settings) for settings in (config.model_dump(mode="json"), body["config"]))
+    now, then = (_as_learnt(item.model_dump(mode="json")) for item in (config, _understood(body["config"])))
     changed = [key for key in now if key not in FREE_TO_CHANGE and now[key] != then.get(key)]
     if changed:
         raise ConfigError(

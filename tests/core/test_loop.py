@@ -1,4 +1,5 @@
-"""Too little memory for a stage: refused before anything is played, and what the message says can be done."""
+"""What is refused before anything is played, and that an unfinished cycle goes on all the same where it can: with less
+memory for a stage, or after an upgrade."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,3 +70,17 @@ def test_a_cycle_that_was_refused_goes_on_with_what_the_message_says(
     assert loop.run(last, "train", QUIET) == 1
     assert [student.stage for student in last.record.students()] == ["base", "sft"]
     last.close()
+
+
+def test_a_cycle_that_an_older_version_began_goes_on(config: Callable[..., Config]) -> None:
+    workspace = Workspace(config())
+    collect(workspace, 1, QUIET)
+    begun = workspace.config.model_dump(mode="json")
+    del begun["memory"]["normalise"], begun["gate"], begun["stages"][0]["schedule"]
+    workspace.record.put("loop", "1", {"kind": "train", "status": "running", "config": begun, "created": "then"})
+    assert loop.run(workspace, "train", QUIET) == 1
+    begun["gate"] = {"least_gain": 0.0}
+    workspace.record.put("loop", "2", {"kind": "train", "status": "running", "config": begun, "created": "then"})
+    with pytest.raises(ConfigError, match=r"begun with gate\.least_gain, which this version"):
+        loop.run(workspace, "train", QUIET)
+    workspace.close()

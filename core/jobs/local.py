@@ -49,9 +49,9 @@ class LocalLauncher:
             with output.with_suffix(".pid").open("a+") as noted:
                 fcntl.flock(noted, fcntl.LOCK_EX)
                 noted.seek(0)
-                handle = noted.read().strip() or _started(job, attempt)
+                handle = noted.read().strip()
                 if not handle:
-                    handle = self._start(workspace.resolve(), job, attempt, output)
+                    handle = _started(job, attempt) or self._start(workspace.resolve(), job, attempt, output)
                     noted.write(handle)
         except OSError as error:
             raise TutelageError(f"cannot start a process for job {job}: {error}") from error

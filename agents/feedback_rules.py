@@ -36,7 +36,7 @@ _ERROR = re.compile(
     r"""(?ix)
       ^[\s\[(*!#>-]*(?:\w+\ )?(?:error|exception|traceback|failed|failure|fatal|invalid|denied|forbidden|unauthorized)\b
     | ^[\w.]+(?:Error|Exception)\b
-    | "(?:error|errors|exception)"\s*:\s*(?!null|false|""|\[\s*\]|\{\s*\}|0\b)
+    | "(?:error|errors|exception)"\s*:\s*+(?!null|false|""|\[\s*\]|\{\s*\}|0\b)
     | "(?:success|ok)"\s*:\s*false | "status"\s*:\s*"(?:error|fail\w*)" | "status(?:_?code)?"\s*:\s*[45]\d\d\b
     | \bexit\ (?:code|status):?\ [1-9] | \b(?:no\ such|unknown|not\ a\ valid)\ (?:file|tool|command|argument|function)
     """

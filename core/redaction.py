@@ -76,10 +76,10 @@ _BRANDS: tuple[tuple[str, frozenset[int]], ...] = (
     (r"30[0-59]|3[689]", frozenset({14, 16, 19})),  # Diners Club
     (r"6011|64[4-9]|65|62|81", frozenset({16, 17, 18, 19})),  # Discover, UnionPay
     (r"352[89]|35[3-8]", frozenset({16, 17, 18, 19})),  # JCB
-    (r"50|5[6-9]|6[0137]", frozenset({12, 13, 14, 15, 16, 17, 18, 19})),  # Maestro
+    (r"50|5[6-9]|6[0137]", frozenset({16, 18, 19})),  # Maestro; its shorter ones are too like any number
 )
 _CARDS = tuple((re.compile(start), lengths) for start, lengths in _BRANDS)
-SHORTEST_CARD, LONGEST_CARD = 12, 19
+SHORTEST_CARD, LONGEST_CARD = 13, 19
 _GAP = r"(?:[ \xa0.\u2010-\u2015/-]|\)[ -]?|[ -]?\()"
 _PHONE = re.compile(
     rf"""(?x)(?<![\w.,+-]) (?:

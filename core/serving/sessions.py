@@ -57,7 +57,7 @@ class Turn(Frozen):
 
     @property
     def key(self) -> str:
-        return f"{self.session}/{self.index:04d}"
+        return key_of(self.session, self.index)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Sessions:
                 created=datetime.fromtimestamp(now, UTC),
             )
             with self._record.transaction():
-                if index and self._record.get(TURN, f"{session}/{index - 1:04d}") is None:  # closed in the meantime
+                if index and self._record.get(TURN, key_of(session, index - 1)) is None:  # closed in the meantime
                     self._drop(session)
                     return ""
                 self._record.put(TURN, turn.key, turn.model_dump(mode="json"))
@@ -198,6 +198,10 @@ class Sessions:
         clean = self._redactor
         parameters = clean.value(tool.parameters)
         return Tool(name=clean.text(tool.name), description=clean.text(tool.description), parameters=parameters)
+
+
+def key_of(session: str, index: int) -> str:
+    return f"{session}/{index:04d}"
 
 
 def open_turns(record: Record) -> dict[str, list[Turn]]:

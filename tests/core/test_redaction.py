@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import OWN, SECRETS, payload
 
@@ -22,6 +22,7 @@ ESCAPED = [
 
 
 @pytest.mark.parametrize("kind", SECRETS)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_planted_secrets_of_every_kind_are_taken_out(kind: str, data: st.DataObject) -> None:
     secret = data.draw(SECRETS[kind])

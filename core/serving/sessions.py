@@ -158,12 +158,15 @@ class Sessions:
         if not replies:
             return None
         asked, name = _digest(chat.caller, messages), _named(chat)
-        again = [found for found in self._open.values() if found.asked == asked and found.turns > 1]
+        mine = [found for found in self._open.values() if found.name == name]
+        again = [found for found in mine if found.asked == asked and found.turns > 1]
         if again:
             return Place(again[-1].session, again[-1].turns - 1, again[-1].shown)
-        known = [self._open[session] for session in self._tips.get(_digest(chat.caller, messages[:replies]), ())]
-        if name:
-            known = [found for found in self._open.values() if found.name == name] or known
+        if name and mine:
+            known = mine
+        else:
+            tips = self._tips.get(_digest(chat.caller, messages[:replies]), ())
+            known = [self._open[session] for session in tips if self._open[session].name in ("", name)]
         return Place(known[-1].session, known[-1].turns, known[-1].shown) if known else None
 
     def _put(self, found: Open) -> None:

@@ -11,15 +11,19 @@ from tutelage.record import Record
 from tutelage.training import content, weights
 
 
-def varied(seed: int) -> Any:
-    """`tiny` with weights that make varied replies of varied lengths, other ones for each seed, and its tokenizer."""
+def varied(seed: int, *, ends: bool = True) -> Any:
+    """`tiny` with weights that make varied replies, other ones for each seed, and its tokenizer.
+
+    Args:
+        ends: whether replies end by themselves, after varied lengths.
+    """
     model, tokenizer = weights.load("tiny")
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
         for parameter in model.model.layers.parameters():
             if parameter.ndim == 2:
                 parameter.normal_(std=0.8)  # untrained ones repeat their last token
-        model.model.embed_tokens.weight[tokenizer.eos_token_id].normal_(std=0.25)
+        model.model.embed_tokens.weight[tokenizer.eos_token_id].normal_(std=0.25 if ends else 0.0)
     return model, tokenizer
 
 
@@ -36,12 +40,12 @@ def settings(folder: Path, **serve: Any) -> Config:
 
 
 def add_student(record: Record, folder: Path, number: int, *, broken: bool = False) -> Student:
-    """Make the weights of student `number` and add it to the record, unpromoted.
+    """Make the weights of student `number`, whose replies never end, and add it to the record, unpromoted.
 
     Args:
         broken: its weights are no numbers.
     """
-    model, tokenizer = varied(number)
+    model, tokenizer = varied(number, ends=False)
     if broken:
         with torch.no_grad():
             model.model.norm.weight.fill_(float("nan"))

@@ -29,6 +29,7 @@ def main() -> None:
         money,
         retrieval,
         serve,
+        served,
         serving,
         stores,
         students,

@@ -42,6 +42,7 @@ def serve(
         raise ConfigError("--no-chat and --no-jobs leave nothing to do")
     check_tls(certificate, key)
     with needed():
+        from tutelage.serving.retention import Tending
         from tutelage.serving.server import Listening, Part, run, threaded
 
     log_to_stderr()
@@ -64,6 +65,7 @@ def serve(
                 print(f"{_chat_shown(answering, address, known)}; {summary}", flush=True)
 
             parts.append(partial(answering.run, Listening(listening, certificate, key), ready))
+            parts += [threaded(Tending(workspace.config).run)] if workspace.config.serve.learning.record else []
         else:
             print(f"{workspace.folder}: {summary}", flush=True)
         run(*parts)

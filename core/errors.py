@@ -64,5 +64,9 @@ class RequestRefused(TutelageError):
     """A request to the server that cannot be answered as asked; the message is for who sent it."""
 
 
+class RequestTooLong(RequestRefused):
+    """The messages leave no room for a reply within what the student takes."""
+
+
 class WorkspaceBusy(TutelageError):
     """Another process runs a cycle in this workspace; the message names it."""

@@ -15,7 +15,7 @@ from tutelage.memory.server.auth import Caller, Tokens
 from tutelage.memory.server.guard import CALLER, Guard, Receive, Scope, Send
 from tutelage.service_config import ServeConfig
 from tutelage.serving.answering import Whole, reply
-from tutelage.serving.errors import INTERNAL, ApiError, as_answer, failure, log_unexpected, refuse
+from tutelage.serving.errors import INTERNAL, ApiError, as_answer, failure, log, refuse
 from tutelage.serving.limits import CHAT, Counts, Limits
 from tutelage.serving.reply import ChatReply
 from tutelage.serving.request import understood
@@ -102,7 +102,7 @@ class Endpoint:
         try:
             await asyncio.to_thread(self._assist.keep, whole.prepared, whole.answer)
         except Exception as error:
-            log_unexpected(error)
+            log(error)
 
 
 def make_app(
@@ -134,7 +134,7 @@ def make_app(
         try:
             await limited(scope, receive, send)
         except Exception as error:  # answered already; the server would log its message, which may quote somebody
-            log_unexpected(error)
+            log(error)
 
     return Guard(quiet, tokens=tokens, anyone=anyone, loopback=loopback, body_bytes=config.body_bytes, refuse=refuse)
 
@@ -217,4 +217,4 @@ def _handle_errors(app: FastAPI) -> None:
 
 def _is_place(part: int | str) -> bool:
     """Whether a part of an error's location names a part of the request, and not one of its possible types."""
-    return isinstance(part, int) or (part.isidentifier() and part not in ("str", "NamedTool"))
+    return isinstance(part, int) or (part.isidentifier() and part not in ("str", "function-after", "NamedTool"))

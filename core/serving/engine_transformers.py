@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tutelage.config import Config
-from tutelage.errors import ConfigError, RequestRefused
+from tutelage.errors import ConfigError, RequestTooLong
 from tutelage.serving.batching import Asked, Batcher, EngineFailed
 from tutelage.serving.reading import Reader, ends_of
 from tutelage.serving.rendering import conversation
@@ -111,18 +111,21 @@ def render(encoder: ChatEncoder, prompt: Prompt, max_length: int) -> list[int]:
     """The prompt as tokens, up to where the assistant starts.
 
     Raises:
-        RequestRefused: it leaves no room for a reply within `max_length`, or there is nothing to answer.
+        RequestTooLong: it leaves no room for a reply within `max_length`.
+        RequestRefused: there is nothing to answer.
     """
     tools = () if prompt.tool_choice == "none" else prompt.tools
     messages = conversation(prompt.messages, tools)
     characters = sum(len(message.content) for message in messages)
     if characters > CHARACTERS * max_length:
-        raise RequestRefused(
-            f"the messages have {characters} characters, too many for a context of {max_length} tokens"
+        raise RequestTooLong(
+            f"this model's maximum context length is {max_length} tokens; the messages have {characters} characters"
         )
     ids = encoder.conversation(messages, tools)
     if len(ids) >= max_length:
-        raise RequestRefused(f"the messages have {len(ids)} tokens; with the reply there is room for {max_length}")
+        raise RequestTooLong(
+            f"this model's maximum context length is {max_length} tokens, with the reply; the messages have {len(ids)}"
+        )
     return ids
 
 

@@ -5,7 +5,7 @@ import logging
 import traceback
 from typing import Any
 
-from tutelage.errors import RequestRefused, TutelageError, UnknownName
+from tutelage.errors import RequestRefused, RequestTooLong, TutelageError, UnknownName
 from tutelage.memory.server.guard import Send
 from tutelage.redaction import Redactor
 
@@ -61,18 +61,25 @@ def as_answer(error: Exception, model: str) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestRefused):
-        return ApiError(400, str(error))
+        code = "context_length_exceeded" if isinstance(error, RequestTooLong) else None
+        return ApiError(400, str(error), code=code)
     if isinstance(error, UnknownName):
         return ApiError(404, f"the model {model!r} is not served here", code="model_not_found", param="model")
+    log(error)
     if isinstance(error, TutelageError):
-        _LOG.error("%s", _CLEAN.text(str(error)))  # a provider may quote what was asked
         return ApiError(503, UNAVAILABLE, code="unavailable", retry=RETRY_SECONDS)
-    log_unexpected(error)
     return ApiError(500, INTERNAL, code="internal")
 
 
-def log_unexpected(error: BaseException) -> None:
-    """Log where it happened and what kind of error it is. Its message stays out: it may quote what somebody said."""
+def log(error: Exception) -> None:
+    """Log an error without what somebody said.
+
+    A message of ours is cleaned, since a provider that it quotes may quote a request. Of a programming error there is
+    only where it happened and of which kind it is.
+    """
+    if isinstance(error, TutelageError):
+        _LOG.error("%s", _CLEAN.text(str(error)))
+        return
     _LOG.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip())
 
 
@@ -88,4 +95,6 @@ async def refuse(send: Send, status: int, code: str, message: str, *headers: tup
 def _kind(status: int) -> str:
     if status == 429:
         return "rate_limit_error"
+    if status == 401:  # LiteLLM goes by the type
+        return "authentication_error"
     return "invalid_request_error" if status < 500 else "server_error"

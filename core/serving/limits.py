@@ -94,44 +94,56 @@ class Limits:
         if scope["type"] != "http" or scope["path"] != CHAT or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        sent = _Status(send)
+        sending = _Sending(send, self._counts)
         try:
-            await self._limited(scope, receive, sent)
+            await self._limited(scope, receive, sending)
         finally:
-            if sent.whole:
-                self._counts.requests[sent.status] += 1
-            else:
-                self._counts.given_up += 1
+            sending.end()
 
-    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _limited(self, scope: Scope, receive: Receive, sending: "_Sending") -> None:
         if self._counts.under_way >= self._concurrency:
             busy = f"{self._concurrency} requests are under way, and no more are taken at once; come back in a second"
-            await refuse(send, 503, "overloaded", busy, (b"retry-after", b"1"))
+            await refuse(sending, 503, "overloaded", busy, (b"retry-after", b"1"))
             return
         caller: Caller = scope[CALLER]
         wait = math.ceil(self._buckets.take(caller.name))
         if wait:
             often = f"this key has used up its requests; the next one is possible in {wait} s"
-            await refuse(send, 429, "rate_limit_exceeded", often, (b"retry-after", str(wait).encode()))
+            await refuse(sending, 429, "rate_limit_exceeded", often, (b"retry-after", str(wait).encode()))
             return
-        self._counts.under_way += 1
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._counts.under_way -= 1
+        sending.begin()
+        await self._app(scope, receive, sending)
 
 
-class _Status:
-    """Sends, and sees what is sent."""
+class _Sending:
+    """Sends, and counts what is sent. A reply is under way until its last byte: a client that has it may come back
+    before anything else happens here."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, counts: Counts) -> None:
         self._send = send
-        self.status = 0
-        self.whole = False
+        self._counts = counts
+        self._status = self._held = 0
+        self._whole = False
+
+    def begin(self) -> None:
+        self._counts.under_way += 1
+        self._held = 1
+
+    def end(self) -> None:
+        """Nothing more will be sent."""
+        self._let_go()
+        if not self._whole:
+            self._counts.given_up += 1
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self._status = message["status"]
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self.whole = True
+            self._whole = True
+            self._counts.requests[self._status] += 1
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._counts.under_way -= self._held
+        self._held = 0

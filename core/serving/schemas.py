@@ -6,7 +6,7 @@ no reply (`user`, `metadata` …) is taken and not looked at.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 MAX_MESSAGES = 2048
 MAX_TOOLS = 128
@@ -16,6 +16,17 @@ PLACE = r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"
 """Names of environments."""
 SESSION = r"^[\x21-\x7e]{0,200}$"
 """Names of conversations: what is printed without a space."""
+
+
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("half of a character (a lone surrogate)") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
 
 
 class Sent(BaseModel):
@@ -28,7 +39,7 @@ class TextPart(Sent):
     """A piece of a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class SentBack(Sent):
@@ -40,15 +51,15 @@ class SentBack(Sent):
 class CalledFunction(SentBack):
     """Which function with which arguments."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128)]
-    arguments: str
+    name: Annotated[Text, Field(min_length=1, max_length=128)]
+    arguments: Text
     """A JSON object as text."""
 
 
 class SentCall(SentBack):
     """A call that the assistant made."""
 
-    id: Annotated[str, Field(min_length=1, max_length=200)]
+    id: Annotated[Text, Field(min_length=1, max_length=200)]
     type: Literal["function"] = "function"
     function: CalledFunction
 
@@ -57,12 +68,12 @@ class SentMessage(SentBack):
     """One message."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: Text | list[TextPart] | None = None
     tool_calls: list[SentCall] | None = None
     """Of the assistant."""
-    tool_call_id: str | None = None
+    tool_call_id: Text | None = None
     """Of a tool's answer: which call it answers."""
-    refusal: str | None = None
+    refusal: Text | None = None
     function_call: None = None
 
     @model_validator(mode="after")
@@ -80,7 +91,7 @@ class OfferedFunction(Sent):
     """What may be called."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-    description: str | None = None
+    description: Text | None = None
     parameters: dict[str, Any] | None = None
     """JSON schema of the arguments, an object."""
     strict: bool | None = None
@@ -97,7 +108,7 @@ class OfferedTool(Sent):
 class NamedFunction(Sent):
     """A function by its name."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)]
+    name: Annotated[Text, Field(min_length=1, max_length=64)]
 
 
 class NamedTool(Sent):
@@ -138,7 +149,7 @@ class SentOptions(Sent):
 class ChatRequest(Sent):
     """A request for a reply."""
 
-    model: Annotated[str, Field(min_length=1, max_length=200)]
+    model: Annotated[Text, Field(min_length=1, max_length=200)]
     """``student`` is the promoted version, ``student@3`` a certain one if it is loaded."""
     messages: Annotated[list[SentMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     stream: bool | None = None
@@ -148,7 +159,7 @@ class ChatRequest(Sent):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """Default 0: as the student was evaluated."""
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-SEED, le=SEED - 1)] | None = None
     tools: Annotated[list[OfferedTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
@@ -274,7 +285,7 @@ class Problem(BaseModel):
     """What went wrong."""
 
     message: str
-    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    type: Literal["invalid_request_error", "authentication_error", "rate_limit_error", "server_error"]
     param: str | None
     code: str | None
 

@@ -38,7 +38,7 @@ Said = str | tuple[ToolCall, ...] | Exception
 
 @dataclass
 class Scripted:
-    """A student that says what it was told to, word by word; with nothing left, the last message."""
+    """A student that says what it was told to, word by word; with nothing left, the last line that was said."""
 
     label: str = "student@3"
     script: list[list[Said]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Scripted:
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
         self.prompts.append(prompt)
-        said = self.script.pop(0) if self.script else prompt.messages[-1].content.split(" ")
+        said = self.script.pop(0) if self.script else prompt.messages[-1].content.split("\n")[-1].split(" ")
         try:
             for part in said:
                 if isinstance(part, Exception):

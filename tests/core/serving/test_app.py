@@ -16,7 +16,7 @@ import httpx
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tutelage.errors import MemoryBusy, RequestRefused
+from tutelage.errors import MemoryBusy, RequestRefused, RequestTooLong
 from tutelage.serving.types import ChatMessage, ToolCall
 
 Serve = Callable[..., Any]
@@ -265,7 +265,7 @@ def test_what_makes_no_sense_or_is_not_done_is_said_clearly(serve: Serve, change
         ("GET", "/v1/nowhere", {}, (404, None)),
         ("GET", "/v1/chat/completions", {}, (405, None)),
         ("POST", "/v1/chat/completions", {"content": b'{"model": '}, (400, None)),
-        ("POST", "/v1/chat/completions", {"content": b"[" * 100_000}, (400, None)),
+        ("POST", "/v1/chat/completions", {"content": b"[" * 9_000}, (400, None)),
         ("POST", "/v1/chat/completions", {"content": b"\xff\xfe"}, (400, None)),
         ("POST", "/v1/chat/completions", {"content": json.dumps(asked("\ud800")).encode()}, (400, None)),
         ("POST", "/v1/chat/completions", {"content": b'{"temperature": NaN}'}, (400, None)),
@@ -300,8 +300,8 @@ def test_what_goes_wrong_inside_is_told_apart_and_quotes_nobody(serve: Serve, ca
         assert (said(busy), busy.headers["retry-after"]) == ((503, "unavailable"), "5")
         assert said(serving.chat(secret)) == (500, "internal")
         broken = serving.chat(stream=True).text.strip().split("\n\n")
-        serving.assist.broken = RequestRefused("no such session")
-        assert serving.chat().json()["error"]["message"] == "no such session"
+        serving.assist.broken = RequestTooLong("no such session")
+        assert said(serving.chat()) == (400, "context_length_exceeded")
     assert json.loads(broken[-1].removeprefix("data: "))["error"]["type"] == "server_error"
     assert "[DONE]" not in "".join(broken)
     assert "ValueError" in caplog.text

@@ -1,0 +1,117 @@
+"""`tutelage serve` as people start it: a process with a real student, real clients, and an end in order."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+
+from tutelage.cli import main
+from tutelage.config import Config
+from tutelage.memory.server.auth import make_token
+from tutelage.record import Record
+
+PATIENCE = 120.0
+"""Seconds for a server to come up."""
+ASKED: Any = [{"role": "user", "content": "Say something."}]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    config = Config.model_validate(
+        {
+            "workspace": tmp_path,
+            "student": {"weights": "tiny"},
+            "triggers": [{"name": "nightly", "cron": "0 3 * * *"}],
+            "serve": {"max_new_tokens": 64},
+        }
+    )
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    Record.open(tmp_path).close()
+    return tmp_path
+
+
+@contextmanager
+def serving(workspace: Path, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
+    """A server process: its base URL, itself, its log. It ends by itself when it is told to stop."""
+    command = [sys.executable, "-m", "tutelage.cli", "serve", "--port", "0", *arguments, "-s", f"workspace={workspace}"]
+    log = workspace / "serve.log"
+    with log.open("w") as written:
+        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + PATIENCE
+        while not (found := re.search(r"at (https?://\S+/v1) ", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+        yield found[1], process, log
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_real_student_answers_many_clients_and_lets_them_finish(workspace: Path) -> None:
+    key = make_token(workspace / "tokens.toml", "ann")
+
+    def ask(ai: OpenAI, *, stream: bool) -> str:
+        given: Any = {"model": "student", "messages": ASKED, "max_tokens": 40, "seed": 1}
+        if not stream:
+            return ai.chat.completions.create(**given).choices[0].message.content or ""
+        chunks = list(ai.chat.completions.create(**given, stream=True))
+        assert chunks[-1].choices[0].finish_reason in ("stop", "length")
+        return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+    with serving(workspace) as (url, process, log), OpenAI(base_url=url, api_key=key, max_retries=0) as ai:
+        said = log.read_text()
+        assert "student@0 at" in said
+        assert "triggers: nightly" in said
+        with ThreadPoolExecutor(12) as pool:
+            replies = list(pool.map(lambda number: ask(ai, stream=number % 2 == 0), range(12)))
+        assert len(set(replies)) == 1, "greedy, so the same whichever way it came and beside whatever else"
+        assert replies[0]
+        with pytest.raises(openai.AuthenticationError):
+            ask(ai.with_options(api_key="wrong"), stream=False)
+        with pytest.raises(openai.BadRequestError, match="maximum context length"):
+            ai.chat.completions.create(model="student", messages=[{"role": "user", "content": "word " * 50_000}])
+        stream = ai.chat.completions.create(model="student", messages=ASKED, max_tokens=60, stream=True)
+        next(iter(stream))
+        process.send_signal(signal.SIGTERM)
+        assert list(stream)[-1].choices[0].finish_reason in ("stop", "length"), "requests under way end"
+        assert process.wait(PATIENCE) == 0
+        with pytest.raises(openai.APIConnectionError):
+            ask(ai, stream=False)
+    assert not list((workspace / "serving").glob("*.json")), "it no longer says which student it uses"
+
+
+def test_what_makes_no_sense_is_said_in_one_line(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, why in (
+        (("--host", "0.0.0.0"), "need tokens"),
+        (("--no-chat", "--no-jobs"), "nothing to do"),
+        (("--certificate", "x.pem"), "both --certificate and --key"),
+        (("--host", "203.0.113.7", "--tokens", "none.toml"), "cannot read the tokens"),
+        (("-s", "student.weights=/nowhere"), "/nowhere"),
+        (("-s", "triggers=[{name='x', cron='nonsense'}]"), "cron"),
+        (("-s", "workspace=/nowhere"), "no workspace"),
+    ):
+        command = ["tutelage", "serve", "--port", "0", "-s", f"workspace={workspace}", *arguments]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr().err
+        assert (stop.value.code, len(said.splitlines())) == (2, 1), said
+        assert why in said

@@ -44,19 +44,17 @@ class JobReader:
                 wanted.append(JOBS.c.id.in_(_in_state(states)))
             return self._jobs(connection, *wanted, newest=True, limit=limit)
 
-    def takeable(self, now: float) -> list[Job]:
-        """Queued jobs that are due and whose lane is free, oldest first.
+    def takeable(self, now: float, limit: int = 50) -> list[Job]:
+        """The oldest queued jobs that are due and whose lane is free.
 
         A lane is kept for the job that ran in it last until that one is over: between two attempts it may have left
         something unfinished that no other can go on with.
         """
         with self.record.reading() as connection:
-            due = JOBS.c.id.in_(_in_state((State.QUEUED,), due=now))
-            found = self._jobs(connection, due)
-            if not found:
-                return []
-            kept = self._lanes(connection)
-        return [job for job in found if kept.get(LANES.get(job.kind, ""), job.id) == job.id]
+            wanted = [JOBS.c.id.in_(_in_state((State.QUEUED,), due=now))]
+            for lane, job_id in self._lanes(connection).items():
+                wanted.append(JOBS.c.kind.not_in(_kinds(lane)) | (JOBS.c.id == job_id))
+            return self._jobs(connection, *wanted, limit=limit)
 
     def lines(self, job_id: str, after: int = 0) -> list[Line]:
         """What a job said since the line numbered `after`."""
@@ -82,8 +80,8 @@ class JobReader:
         newest = select(func.max(JOB_MOVES.c.n)).join(JOBS, JOBS.c.id == JOB_MOVES.c.job)
         kept = {}
         for lane in set(LANES.values()):
-            kinds = [kind.value for kind, name in LANES.items() if name == lane]
-            taken = newest.where(JOB_MOVES.c.state == State.LEASED.value, JOBS.c.kind.in_(kinds)).scalar_subquery()
+            leased = JOB_MOVES.c.state == State.LEASED.value
+            taken = newest.where(leased, JOBS.c.kind.in_(_kinds(lane))).scalar_subquery()
             job = connection.execute(select(JOB_MOVES.c.job).where(JOB_MOVES.c.n == taken)).scalar()
             if job is not None and State(self._last(connection, job).state) not in OVER:
                 kept[lane] = str(job)
@@ -128,6 +126,10 @@ def _as_move(row: Row[Any]) -> Move:
         result=json.loads(row.result),
         created=_zoned(row.created),
     )
+
+
+def _kinds(lane: str) -> list[str]:
+    return [kind.value for kind, name in LANES.items() if name == lane]
 
 
 def _in_state(states: Collection[State], *, due: float | None = None) -> Any:

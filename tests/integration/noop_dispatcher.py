@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from tutelage.config import Config
+from tutelage.config import Config, JobsConfig
 from tutelage.jobs.dispatcher import Dispatcher
 from tutelage.jobs.model import State
 from tutelage.jobs.store import JobStore
@@ -40,4 +40,5 @@ class Noop:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     record = Record.open(folder)
-    Dispatcher(record, folder, Config(), Noop(JobStore(record), folder / "told"), sys.argv[2]).wait()
+    config = Config(jobs=JobsConfig(poll=0.001, at_once=10))
+    Dispatcher(record, folder, config, Noop(JobStore(record), folder / "told"), sys.argv[2]).wait()

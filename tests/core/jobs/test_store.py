@@ -245,7 +245,7 @@ class Queue(RuleBasedStateMachine):
             assert job.state not in OVER
 
     def _holds(self, token: tuple[str, int]) -> bool:
-        return self.holds.get(token[0], (0, 0.0))[0] == token[1]
+        return token[0] in self.holds and self.holds[token[0]][0] == token[1]
 
     def _only_leased(self, token: tuple[str, int]) -> bool:
         return self._holds(token) and self.store.get(token[0]).state is State.LEASED
@@ -257,7 +257,7 @@ class Queue(RuleBasedStateMachine):
 
 def test_any_order_of_events_keeps_the_queue_sound(tmp_path: Path, full_counts: bool) -> None:
     Queue.folder = tmp_path / "0"
-    examples = 300 if full_counts else 15
+    examples = 300 if full_counts else 10
     quiet = settings(
         max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
     )

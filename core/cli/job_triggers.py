@@ -32,14 +32,17 @@ def tick(
     """Fire the triggers that are due and work the queue off, once: for cron, systemd timers, Kubernetes. 1 if a job
     failed.
 
+    Served conversations that are older than is kept are forgotten.
     Ends when nothing is left that could be started; what others run and what waits for its next attempt stay alone.
     """
     from tutelage.jobs.scheduler import Scheduler
+    from tutelage.serving.retention import expire
 
     with opened(config, overrides, existing=config is None, remember=config is not None) as workspace:
         scheduler = Scheduler(workspace.folder, workspace.config)
         try:
             fired = scheduler.fire()
+            expire(workspace)
             if not as_json:
                 for item in fired:
                     print(_told(item), flush=True)

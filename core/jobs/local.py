@@ -51,7 +51,7 @@ class LocalLauncher:
                 noted.seek(0)
                 handle = noted.read().strip()
                 if not handle:
-                    handle = _started(job, attempt) or self._start(workspace.resolve(), job, attempt, output)
+                    handle = self._started(job, attempt) or self._start(workspace.resolve(), job, attempt, output)
                     noted.write(handle)
         except OSError as error:
             raise TutelageError(f"cannot start a process for job {job}: {error}") from error
@@ -81,7 +81,7 @@ class LocalLauncher:
         if host != platform.node():
             return None
         try:
-            return _attends(psutil.Process(int(pid)), job, int(attempt))
+            return self._attends(psutil.Process(int(pid)), job, int(attempt))
         except psutil.NoSuchProcess:
             return False
 
@@ -108,23 +108,22 @@ class LocalLauncher:
         _, _, job, attempt = handle.rsplit("/", 3)
         return last_lines(output_file(self._workspace, job, int(attempt)), characters=SHOWN)
 
+    def _started(self, job: str, attempt: int) -> str:
+        """The handle of an attempt that runs although nobody got to note it; empty: it does not."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if self._attends(process, job, attempt):
+                    return _handle(process.pid, job, attempt)
+        return ""
+
+    def _attends(self, process: psutil.Process, job: str, attempt: int) -> bool:
+        """Whether that is its process, and not one of the workspace that this one was restored or copied from."""
+        line = process.cmdline()  # empty for one that has ended and was not waited for
+        return ATTEND in line and line[-3:] == [str(self._workspace.resolve()), job, str(attempt)]
+
 
 def _handle(pid: int, job: str, attempt: int) -> str:
     return f"{platform.node()}/{pid}/{job}/{attempt}"
-
-
-def _started(job: str, attempt: int) -> str:
-    """The handle of an attempt that runs although nobody got to note it; empty: it does not."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if _attends(process, job, attempt):
-                return _handle(process.pid, job, attempt)
-    return ""
-
-
-def _attends(process: psutil.Process, job: str, attempt: int) -> bool:
-    line = process.cmdline()  # empty for one that has ended and was not waited for
-    return ATTEND in line and line[-2:] == [job, str(attempt)]
 
 
 def _forget_oldest(folder: Path) -> None:

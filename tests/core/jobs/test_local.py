@@ -120,6 +120,18 @@ def test_an_attempt_is_started_once(jobs: Jobs) -> None:
     assert launched.alive(second) is True
 
 
+def test_a_copy_of_a_workspace_leaves_the_jobs_of_the_other_alone(jobs: Jobs, tmp_path: Path) -> None:
+    launched, handle = jobs.start(SLEEPS)
+    copy = LocalLauncher(JobsConfig(), tmp_path / "restored", program="stand_in")
+    assert copy.alive(handle) is False
+    copy.stop(handle, grace=0)
+    assert launched.alive(handle) is True
+    own = copy.start(tmp_path / "restored", "job_1", 1)
+    assert own != handle
+    copy.stop(own, grace=0)
+    assert (copy.alive(own), launched.alive(handle)) == (False, True)
+
+
 def test_handles_hold_across_processes_and_pids_that_are_used_again(jobs: Jobs) -> None:
     code = (
         "import sys; from pathlib import Path; from tutelage.config import JobsConfig\n"

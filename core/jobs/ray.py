@@ -71,7 +71,7 @@ class RayLauncher:
             TutelageError: the cluster does not answer, or refuses the job.
         """
         folder = workspace.resolve()
-        handle = f"{job}-{attempt}-{sha256(str(folder).encode()).hexdigest()[:8]}"
+        handle = f"{job}-{attempt}-{_mark(folder)}"
         own = () if self._program == EXECUTE else ("--program", self._program)
         python = self._config.ray_python or sys.executable
         here = ("--cwd", os.getcwd(), "--place", place(folder))
@@ -89,7 +89,10 @@ class RayLauncher:
         return handle
 
     def alive(self, handle: str) -> bool | None:
-        """Whether it runs, or waits in the cluster; None: the cluster does not answer, or does not know it."""
+        """Whether it runs, or waits in the cluster; None: the cluster does not answer or does not know it, or it is
+        of the workspace that this one was restored or copied from."""
+        if not handle.endswith(_mark(self._workspace.resolve())):
+            return None
         try:
             return not self._client.get_job_status(handle).is_terminal()
         except (OSError, RuntimeError):
@@ -97,6 +100,8 @@ class RayLauncher:
 
     def stop(self, handle: str, *, grace: float) -> None:
         """Have Ray end the job; after `GRACE` seconds, whatever `grace`, it kills it and its descendants."""
+        if self.alive(handle) is None:
+            return
         with suppress(OSError, RuntimeError):
             self._client.stop_job(handle)
         until = time.monotonic() + GRACE + CALL_SECONDS
@@ -113,6 +118,11 @@ class RayLauncher:
             details = self._client.get_job_info(handle)
             return (self._client.get_job_logs(handle).strip() or details.message or "")[-SHOWN:]
         return ""
+
+
+def _mark(folder: Path) -> str:
+    """Tells workspaces apart."""
+    return sha256(str(folder).encode()).hexdigest()[:8]
 
 
 def _set_aside(resources: dict[str, float]) -> dict[str, Any]:

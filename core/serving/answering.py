@@ -99,7 +99,7 @@ async def reply(
 
 async def _checked(prepared: Prepared, assist: Assist, engine: Engine, retries: int, most: int) -> Answer:
     """A reply whose calls may all be made; without one, the refusal of the guardrail that stood in the way."""
-    prompt, blocked, spent = prepared.prompt, list[str](), TokenCount(0, 0)
+    prompt, blocked, spent, refusal = prepared.prompt, list[str](), TokenCount(0, 0), ""
     choice = prompt.tool_choice
     only = "" if choice in FREE else choice
 
@@ -121,8 +121,8 @@ async def _checked(prepared: Prepared, assist: Assist, engine: Engine, retries: 
         if forbidden is None:
             return answer(said, found.text, found.calls, "tool_calls")
         blocked.append(forbidden.guardrail)
-        prompt = _warned(prompt, found, forbidden)
-    return answer(said, forbidden.refusal, (), "content_filter")
+        prompt, refusal = _warned(prompt, found, forbidden), forbidden.refusal
+    return answer(said, refusal, (), "content_filter")
 
 
 def _read(said: _Said, prompt: Prompt, only: str, most: int) -> Read:

@@ -39,6 +39,8 @@ def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Failure, "description": said[status]} for status in statuses}
 
 
+KEEPING_SECONDS = 5.0
+"""How long a client waits for what it said before to be kept, where the record is busy."""
 ANY = (400, 401, 405, 421)
 """What every path may answer with."""
 _STREAM = {
@@ -72,7 +74,7 @@ class Endpoint:
         chat, names = await asyncio.to_thread(understood, sent, caller, self._config)
         # A client that was quick to go on finds its conversation as it left it.
         if earlier := [task for task, whose in self._keeping.items() if whose == caller.name]:
-            await asyncio.wait(earlier)
+            await asyncio.wait(earlier, timeout=KEEPING_SECONDS)
         most = 1 if sent.parallel_tool_calls is False else 0
         events = reply(chat, self._assist, self._students, retries=self._config.retries, most_calls=most)
         usage = bool(sent.stream_options and sent.stream_options.include_usage)

@@ -3,6 +3,7 @@ what cannot be answered is refused in that form too."""
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tutelage.errors import MemoryBusy, RequestRefused, RequestTooLong
+from tutelage.memory.server import guard
+from tutelage.serving import reply
 from tutelage.serving.types import ChatMessage, ToolCall
 
 Serve = Callable[..., Any]
@@ -327,6 +330,23 @@ def test_a_client_that_leaves_ends_the_generation(serve: Serve, stream: bool) ->
     assert serving.assist.kept == []
     until(lambda: serving.answering.endpoint.counts.given_up == 1)
     assert serving.answering.endpoint.counts.under_way == 0
+
+
+def test_a_client_that_does_not_go_on_is_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(reply, "SEND_SECONDS", 0.2)
+    serving = serve(["x" * 1_000_000] * 30)
+    port = int(serving.url.rpartition(":")[2])
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", port)) as mute:
+        mute.sendall(head + b"Content-Length: 100\r\n\r\n{")
+        assert b" 408 " in mute.recv(10_000)
+    with socket.create_connection(("127.0.0.1", port)) as deaf:
+        body = json.dumps(asked(stream=True)).encode()
+        deaf.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        until(lambda: serving.student.ended == ["cut"])
+    until(lambda: serving.answering.endpoint.counts.under_way == 0)
+    assert serving.assist.kept == []
 
 
 def test_so_many_at_once_and_so_many_a_minute(serve: Serve) -> None:

@@ -1,0 +1,212 @@
+"""From real requests to training rows: what is planted in conversations is nowhere afterwards, and what users were
+content with is learned from once it is trusted."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from planted import OWN, SECRETS, payload
+
+from tutelage import cycle
+from tutelage.cli import main
+from tutelage.config import Config
+from tutelage.record import Record
+from tutelage.serving.assist import Assistance
+from tutelage.serving.types import Answer, Chat, ChatMessage, Prompt, Sampling, TokenCount
+from tutelage.training.chat import ChatEncoder
+from tutelage.training.samples import sft_rows
+from tutelage.training.weights import load_tokenizer
+from tutelage.types import Ending
+from tutelage.workspace import Workspace
+
+PATIENCE = 300.0
+"""Seconds for a server to come up on a busy machine."""
+MARKER = "aardvark"
+"""A word of what was not to be kept."""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """Of `tiny`; what is said to its student is trusted."""
+    config = Config.model_validate(
+        {
+            "workspace": tmp_path,
+            "environments": [{"name": "toy"}],
+            "teacher": {"model": "expert/*"},
+            "student": {"weights": "tiny", "max_length": 8000},
+            "memory": {"trust": {"sources": {"own": 1.0, "import": 0.3, "user": 0.6, "live": 0.9}}},
+            "serve": {"max_new_tokens": 8, "learning": {"redact": [OWN], "idle": 3600}},
+        }
+    )
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    Record.open(tmp_path).close()
+    return tmp_path
+
+
+@contextmanager
+def serving(workspace: Path) -> Iterator[httpx.Client]:
+    """A client of a server process, whose log is in the workspace."""
+    command = [
+        sys.executable,
+        "-m",
+        "tutelage.cli",
+        "serve",
+        "--port",
+        "0",
+        "--no-jobs",
+        "-s",
+        f"workspace={workspace}",
+    ]
+    log = workspace / "serve.log"
+    with log.open("w") as written:
+        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + PATIENCE
+        while not (found := re.search(r"at (https?://\S+/v1) ", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+        with httpx.Client(base_url=found[1], timeout=PATIENCE) as client:
+            yield client
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def talk(client: httpx.Client, messages: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
+    """The conversation with the student's reply."""
+    answer = client.post("/chat/completions", json={"model": "student", "messages": messages, **more})
+    assert answer.status_code == 200, answer.text
+    reply = answer.json()["choices"][0]["message"]
+    return [*messages, {name: reply[name] for name in ("role", "content", "tool_calls") if reply.get(name)}]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["tutelage", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+
+
+def planted(client: httpx.Client, secrets: dict[str, str]) -> None:
+    """Conversations with these in every place that a request has; their users are content."""
+    listed, name = "\n".join(secrets.values()), f"{secrets['e-mail']}/{secrets['GitHub']}"
+    call = {"name": "note", "arguments": json.dumps({"text": listed})}
+    tool = {
+        "name": "note",
+        "description": secrets["e-mail"],
+        "parameters": {"type": "object", "title": secrets["phone"]},
+    }
+    thanks = {"role": "user", "content": f"Thanks! {secrets['card']}"}
+    said = talk(client, [{"role": "system", "content": listed}, {"role": "user", "content": "Hi"}])
+    talk(client, [*said, thanks], tutelage={"session": secrets["e-mail"]})
+    said = talk(
+        client,
+        [{"role": "user", "content": json.dumps({"mine": listed})}],
+        tools=[{"type": "function", "function": tool}],
+    )
+    asked = [{"role": "user", "content": listed}]
+    echoed = [
+        *asked,
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": call}]},
+    ]
+    talk(
+        client,
+        [*echoed, {"role": "tool", "tool_call_id": "c", "content": json.dumps([listed])}],
+        user=secrets["e-mail"],
+    )
+    talk(client, [*talk(client, asked, tutelage={"session": name}), thanks], tutelage={"session": name})
+    client.post("/chat/completions", json={"model": listed, "messages": asked})  # refused, and perhaps logged
+    client.post("/chat/completions", content=listed.encode(), headers={"content-type": "application/json"})
+
+
+def test_planted_secrets_are_in_no_file_and_no_training_row(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], full_counts: bool
+) -> None:
+    every: list[dict[str, str]] = []
+    with serving(workspace) as client:
+
+        @settings(
+            max_examples=40 if full_counts else 3,
+            phases=[Phase.generate],
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        )
+        @given(secrets=st.fixed_dictionaries(SECRETS))
+        def plant(secrets: dict[str, str]) -> None:
+            every.append(secrets)
+            planted(client, secrets)
+
+        plant()
+        private = talk(client, [{"role": "user", "content": f"{MARKER}?"}], tutelage={"record": False})
+        talk(client, [*private, {"role": "user", "content": "Go on."}])
+    command(monkeypatch, "served", "judge", "--all", "-s", f"workspace={workspace}")
+    command(monkeypatch, "served", "list", "--json", "-s", f"workspace={workspace}")
+    listed = capsys.readouterr().out
+
+    found = Workspace(Config.model_validate_json((workspace / "config.json").read_text()), remember=False)
+    episodes = [item for item in cycle.trainable_trajectories(found) if item.live]
+    assert len(episodes) >= 2 * len(every), "those whose users were content"
+    tokenizer = load_tokenizer("tiny")
+    rows = sft_rows(episodes, ChatEncoder(tokenizer), 8000)
+    assert len(rows.dataset) >= len(episodes)
+    learned = "\n".join(tokenizer.decode(row) for row in rows.dataset["input_ids"])
+    found.close()
+    files = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
+    assert b"[e-mail]" in files[workspace / "record.db"]
+    assert MARKER.encode() not in b"".join(files.values())
+    for kind, secret in (item for secrets in every for item in secrets.items()):
+        for text in {payload(kind, secret), json.dumps(payload(kind, secret))[1:-1]}:
+            assert text not in learned, kind
+            assert text not in listed, kind
+            assert not [path.name for path, content in files.items() if text.encode() in content], kind
+
+
+def exchange(folder: Path, reply: str, *messages: ChatMessage) -> tuple[ChatMessage, ...]:
+    """The conversation after a server that has just been started gave this reply."""
+    found = Workspace(Config.model_validate_json((folder / "config.json").read_text()), remember=False)
+    assist = Assistance(found)
+    prepared = assist.prepare(Chat("req", "ann", "default", Prompt(messages, Sampling(8))))
+    assist.keep(prepared, Answer("student@0", reply, (), "stop", TokenCount(1, 1)))
+    assist.close()
+    found.close()
+    return (*messages, ChatMessage("assistant", reply))
+
+
+def test_a_conversation_goes_on_over_a_restart_and_is_forgotten_on_demand(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ("-s", f"workspace={workspace}")
+    said = exchange(workspace, "A bird.", ChatMessage("user", f"What is an {MARKER}?"))
+    exchange(workspace, "Oh.", *said, ChatMessage("user", "No, that is wrong."))
+    command(monkeypatch, "served", "judge", *here)
+    assert "0 conversations judged" in capsys.readouterr().out, "it may still go on"
+    command(monkeypatch, "served", "list", "--json", *here)
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert (listed["ending"], listed["turns"]) == ("under way", 2)
+    command(monkeypatch, "served", "show", listed["id"], *here)
+    assert "assistant: A bird." in capsys.readouterr().out
+    command(monkeypatch, "served", "judge", "--all", "--json", *here)
+    (made,) = json.loads(capsys.readouterr().out)["judged"]
+    assert made["ending"] == Ending.FAILED
+    command(monkeypatch, "served", "show", made["id"], *here)
+    assert "The user answered: No, that is wrong." in capsys.readouterr().out
+    command(monkeypatch, "served", "forget", made["id"], "--yes", *here)
+    assert "1 served conversations are forgotten" in capsys.readouterr().out
+    command(monkeypatch, "served", "list", *here)
+    assert "no served conversations" in capsys.readouterr().out
+    assert MARKER.encode() not in b"".join(path.read_bytes() for path in workspace.rglob("*") if path.is_file())

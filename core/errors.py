@@ -19,6 +19,10 @@ class ConfigError(TutelageError):
     """The configuration makes no sense; the message names the key and what to change."""
 
 
+class MemoryShort(ConfigError):
+    """Less memory is free than the configured work needs. The message says what needs less; later more may be free."""
+
+
 class UnknownName(TutelageError):
     """A name that nothing is registered under; the message lists what exists."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tutelage.config import Config
-from tutelage.errors import ConfigError
+from tutelage.errors import MemoryShort
 from tutelage.stage_config import DistillConfig, GrpoConfig, RolloutStageConfig, SdpoConfig, StageConfig
 from tutelage.training.free_memory import free, resident
 from tutelage.training.weights import compute_dtype, ensure, load_tokenizer
@@ -248,7 +248,7 @@ def check(
         begun: the cycle is under way, so that what the student learns by cannot be changed any more.
 
     Raises:
-        ConfigError: there is not; the message says what to change.
+        MemoryShort: there is not; the message says what to change.
     """
     if not left:
         return
@@ -267,7 +267,7 @@ def check(
             remedy = f"set {', or '.join(fitting[:3])}" if fitting else "no smaller batch helps; take a smaller student"
             if not fitting and begun:
                 remedy += ' or student.method = "lora", in another workspace'
-            raise ConfigError(
+            raise MemoryShort(
                 f"stages.{place} ({found[place].stage}) needs {'about' if trajectories else 'at least'} "
                 f"{gibibytes(found[place].total)} of memory and {gibibytes(there)} are free: {remedy}; "
                 "`tutelage need` shows what takes how much"

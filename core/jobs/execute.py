@@ -20,6 +20,7 @@ from tutelage.errors import (
     BudgetSpent,
     ConfigError,
     JudgeUnfit,
+    MemoryShort,
     MissingPart,
     TutelageError,
     UnknownName,
@@ -75,9 +76,9 @@ def _attempt(store: JobStore, job: Job, attempt: int, folder: Path, config: Jobs
         told, due = str(error), time.time() + config.backoff
         heart.end(lambda: store.again(job.id, attempt, Again.BUSY, told, due=due))
     except TutelageError as error:
-        told, permanent = f"{type(error).__name__}: {error}", isinstance(error, PERMANENT)
+        told, final = f"{type(error).__name__}: {error}", permanent(error)
         report.keep(told)
-        heart.end(lambda: failed(store, job, attempt, told, config, time.time(), permanent=permanent))
+        heart.end(lambda: failed(store, job, attempt, told, config, time.time(), permanent=final))
     except Exception as error:
         report.keep(traceback.format_exc())
         told = f"{type(error).__name__}: {error}"
@@ -85,6 +86,11 @@ def _attempt(store: JobStore, job: Job, attempt: int, folder: Path, config: Jobs
     else:
         return 0 if heart.end(lambda: store.finish(job.id, attempt, State.SUCCEEDED, result=result)) else FAILED
     return FAILED
+
+
+def permanent(error: TutelageError) -> bool:
+    """Whether another attempt would meet the error again; memory that is taken now may be free later."""
+    return isinstance(error, PERMANENT) and not isinstance(error, MemoryShort)
 
 
 def failed(

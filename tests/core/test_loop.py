@@ -10,6 +10,7 @@ from tutelage import loop
 from tutelage.config import Config
 from tutelage.cycle import collect, experience_trajectories
 from tutelage.errors import ConfigError
+from tutelage.jobs.execute import permanent
 from tutelage.progress import Reporter
 from tutelage.training import need
 from tutelage.workspace import Workspace
@@ -41,8 +42,10 @@ def test_nothing_is_played_for_a_student_that_cannot_be_trained(
 ) -> None:
     workspace = Workspace(config())
     monkeypatch.setattr(need, "available", lambda: need.LIBRARIES)
-    with pytest.raises(ConfigError, match=r"stages.0 \(sft\) needs at least .* smaller student"):
+    with pytest.raises(ConfigError, match=r"stages.0 \(sft\) needs at least .* smaller student") as refused:
         loop.run(workspace, "run", QUIET)
+    assert not permanent(refused.value), "a job tries again, for by then there may be more"
+    assert permanent(ConfigError("nonsense"))
     assert workspace.record.items("loop") == {}
     workspace.close()
 

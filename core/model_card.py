@@ -44,10 +44,10 @@ def card(workspace: "Workspace", student: Student, format: Format, *, base: Path
     line = lineage.line(record, student)
     name = student.base or line[0].weights
     licence, why = licence_of(name, base)
+    maker = f"Tutelage {student.version}".rstrip()
     parts = [
         _front(name, format, licence),
-        f"# {student.label}\n\nA language model agent made by [Tutelage](https://pypi.org/project/tutelage) "
-        f"{student.version} from {_called(name)}. {note}".rstrip(),
+        f"# {student.label}\n\nA language model agent that {maker} made of {_called(name)}. {note}".rstrip(),
         "## Lineage\n\n" + _lineage(line),
         "## Trained on\n\n" + _data(workspace, line),
         "## Evaluation\n\n" + _evaluation(workspace, student),
@@ -137,7 +137,7 @@ def _evaluation(workspace: "Workspace", student: Student) -> str:
             interval(doc.rate),
             doc.rate.episodes,
             doc.excluded,
-            ", ".join(doc.by_environment),
+            ", ".join(dict.fromkeys(family.partition("/")[0] for family in doc.by_family)),
         )
         for doc in lineage.evaluations(workspace.record, student)
     ]

@@ -167,7 +167,7 @@ def _copy(old: Path, name: str) -> Path:
         ("DELETE FROM experiences WHERE version = 2", "rows refer to others that are not there"),
         ("DELETE FROM meta", "schema version none"),
         ("UPDATE meta SET value = 'x'", "schema version x"),
-        ("UPDATE meta SET value = '3'", "schema version 3; this Tutelage reads versions 1 to 2"),
+        ("UPDATE meta SET value = '4'", "schema version 4; this Tutelage reads versions 1 to 3"),
     ],
 )
 def test_what_cannot_be_migrated_is_a_clear_error_and_stays_as_it_was(old: Path, damage: str, message: str) -> None:

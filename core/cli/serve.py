@@ -45,7 +45,6 @@ def serve(
         from tutelage.serving.retention import Tending
         from tutelage.serving.server import Listening, Part, run, threaded
 
-    log_to_stderr()
     parts: list[Part] = []
     with (
         opened(config, overrides, existing=config is None, remember=config is not None) as workspace,
@@ -68,6 +67,7 @@ def serve(
             parts += [threaded(Tending(workspace.config).run)] if workspace.config.serve.learning.record else []
         else:
             print(f"{workspace.folder}: {summary}", flush=True)
+        log_to_stderr()
         run(*parts)
 
 

@@ -1,5 +1,6 @@
 """`tutelage serve` as people start it: a process with a real student, real clients, and an end in order."""
 
+import logging
 import re
 import signal
 import subprocess
@@ -96,6 +97,13 @@ def test_a_real_student_answers_many_clients_and_lets_them_finish(workspace: Pat
     assert not list((workspace / "serving").glob("*.json")), "it no longer says which student it uses"
 
 
+@pytest.fixture
+def _quiet_again() -> Iterator[None]:
+    yield
+    logging.getLogger("tutelage").setLevel(logging.NOTSET)  # the command lets it say more
+
+
+@pytest.mark.usefixtures("_quiet_again")
 def test_what_makes_no_sense_is_said_in_one_line(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol
+from typing import Protocol
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -113,16 +113,11 @@ class Scheduler:
         """
         # No clock is asked when to tick next, so none that is set stops it, or makes it catch up (docs/LOG.md).
         while not stop.is_set():
-            self._patiently(self.fire)
-            if self.dispatcher is not None:
-                self._patiently(self.dispatcher.tick)
+            try:
+                self.tick()
+            except (TutelageError, DBAPIError) as error:
+                self._warn(str(error))
             stop.wait(self.config.jobs.poll)
-
-    def _patiently(self, part: Callable[[], Any]) -> None:
-        try:
-            part()
-        except (TutelageError, DBAPIError) as error:
-            self._warn(str(error))
 
     def _warn(self, text: str) -> None:
         """Log it, once for as long as nothing else is to be said."""

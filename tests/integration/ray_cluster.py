@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -49,6 +48,7 @@ def two_nodes(environ: dict[str, str]) -> Iterator[Cluster]:
     address = f"http://127.0.0.1:{dashboard}"
     head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     head += ["--include-dashboard=true", "--disable-usage-stats", f"--temp-dir={folder}"]
+    head += [f"--ray-client-server-port={_free_port()}"]
     nodes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, options in zip(NODES, (head, [f"--address=127.0.0.1:{port}"]), strict=True):
@@ -63,7 +63,7 @@ def two_nodes(environ: dict[str, str]) -> Iterator[Cluster]:
 
 def _start(name: str, options: list[str], folder: Path, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     command = [str(Path(sys.executable).with_name("ray")), "start", *options, "--block", "--node-ip-address=127.0.0.1"]
-    own = ["--num-cpus=1", "--num-gpus=0", f"--resources={json.dumps({name: 1})}"]
+    own = ["--num-cpus=1", "--num-gpus=0", f"--resources={json.dumps({name: 1})}", "--include-log-monitor=false"]
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
             [*command, *own, f"--object-store-memory={STORE_BYTES}"],
@@ -96,18 +96,13 @@ def _get(url: str, token: str) -> dict[str, dict[str, list[dict[str, dict[str, s
 
 
 def _end(node: subprocess.Popen[bytes]) -> None:
-    """Let it shut its processes down, and kill what stays."""
-    with suppress(psutil.NoSuchProcess):
-        below = psutil.Process(node.pid).children(recursive=True)
-        node.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            node.wait(20)
-        for process in below:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(below, timeout=10)
-    node.kill()
+    """Kill it with all that it started; its own way of ending takes seconds."""
+    processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     node.wait()
+    psutil.wait_procs(processes, timeout=20)
 
 
 def _free_port() -> int:

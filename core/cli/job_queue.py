@@ -259,7 +259,7 @@ def _row(job: Job) -> dict[str, Any]:
 def _progress(job: Job) -> str:
     if job.state is State.QUEUED:
         wait = f"not before {_clock(job.last.due)}" if job.last.due > time.time() else ""
-        return ", ".join(part for part in (wait, job.last.reason if job.last.attempt else "") if part)
+        return ", ".join(part for part in (wait, job.last.reason if job.last.result else "") if part)
     done = f"{job.progress.what} {job.progress.done}/{job.progress.total}" if job.progress.what else ""
     return ", ".join(part for part in (done, "told to stop" if job.cancel else "") if part)
 

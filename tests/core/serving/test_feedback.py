@@ -1,5 +1,7 @@
 """Conversations that are over: how they are judged, what they become, and what is learned from them."""
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from tutelage.record_forgetting import FEEDBACK
 from tutelage.redaction import Redactor
 from tutelage.serving.feedback import REASONS, _keep, settle, trajectory_of
 from tutelage.serving.rendering import conversation as rendered
-from tutelage.serving.retention import DAY, expire
+from tutelage.serving.retention import DAY, Tending, expire
 from tutelage.serving.sessions import Sessions, open_turns
 from tutelage.serving.types import (
     Answer,
@@ -259,3 +261,22 @@ def test_a_conversation_that_goes_on_while_it_is_judged_stays_open(workspace: Wo
 
     assert _keep(workspace.record, turns, trajectory_of(turns, [], "served"), [], "judge") is None
     assert len(open_turns(workspace.record)[client.session]) == 2
+
+
+def test_a_server_judges_by_itself_until_it_is_stopped(tmp_path: Path) -> None:
+    workspace = made(tmp_path, idle=0.05)
+    client = Client(workspace, at=time.time() - 1)
+    client.say("What is 2+2?", "Four.")
+    client.say("Thanks!", "Any time.")
+    stop = threading.Event()
+    tending = threading.Thread(target=Tending(workspace.config).run, args=(stop,))
+    tending.start()
+    end = time.monotonic() + 120
+    while not workspace.record.trajectories(arm=SERVED):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    stop.set()
+    tending.join(60)
+    assert not tending.is_alive()
+    assert only(workspace).ending is Ending.SOLVED
+    workspace.close()

@@ -154,10 +154,12 @@ class LiveStudents:
         await asyncio.to_thread(self._note, student, before=old.engine.label if old else "", dropped=dropped)
 
     async def _sound(self, student: Student, *, beside: bool) -> Engine:
-        loading = asyncio.to_thread(self._load, student, self._folder, self._config, beside)
         try:
-            engine = await loading
-        except (OSError, RuntimeError, ValueError, MemoryError) as error:  # what libraries raise on files they dislike
+            engine = await asyncio.to_thread(self._load, student, self._folder, self._config, beside)
+        except TutelageError:
+            raise
+        except Exception as error:  # what libraries raise on files they dislike, or without memory
+            _LOG.exception("%s cannot be loaded", student.label)
             raise TutelageError(f"its weights cannot be loaded: {type(error).__name__}: {error}") from error
         try:
             await engine.check()

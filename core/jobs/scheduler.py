@@ -111,7 +111,8 @@ class Scheduler:
 
         Anything else that a tick raises ends it and propagates.
         """
-        # No clock is asked when to tick next, so none that is set stops it, or makes it catch up (docs/LOG.md).
+        # A plain wait, for it goes by no clock that can be set: APScheduler's own scheduler stands still once the clock
+        # is set back, and works through every tick that it missed once it is set forward.
         while not stop.is_set():
             try:
                 self.tick()

@@ -15,7 +15,9 @@ from tutelage.jobs.store import JobStore
 from tutelage.record import Record
 
 SETTINGS = ("jobs.backoff=30", "jobs.attempts=2", "jobs.heartbeat=0.1", "teacher.model=expert/toy")
-ONE_EPISODE = {"set": ["collect.demonstrations=1", "collect.mistaken=0", "collect.explored=0"]}
+NOTHING_ELSE = ["collect.mistaken=0", "collect.explored=0"]
+ONE_EPISODE = {"set": ["collect.demonstrations=1", *NOTHING_ELSE]}
+TWO_EPISODES = {"set": ["collect.demonstrations=2", *NOTHING_ELSE]}
 
 
 class Queue:
@@ -110,14 +112,14 @@ def test_whose_an_unfinished_cycle_is_decides_who_goes_on_with_it(queue: Queue) 
     attempt = queue.store.lease(owner.id, "one", time.time(), 60)
     assert attempt is not None
     queue.store.finish(owner.id, attempt, State.FAILED, "for good")
-    other = queue.run(queue.submit("collect", {"set": ["collect.demonstrations=2"]}))
+    other = queue.run(queue.submit("collect", TWO_EPISODES))
     assert (other.state, f"tutelage jobs cancel {owner.id}" in other.last.reason) == (State.FAILED, True)
     same = queue.run(queue.submit("collect", ONE_EPISODE))
     assert (same.state, same.last.result["cycle"]) == (State.SUCCEEDED, 1)
 
     queue.record.put("loop", "2", {**body, "job": owner.id})
     queue.store.cancel(owner.id, "hand:test")
-    after = queue.run(queue.submit("collect", {"set": ["collect.demonstrations=2"]}))
+    after = queue.run(queue.submit("collect", TWO_EPISODES))
     assert (after.state, after.last.result["cycle"]) == (State.SUCCEEDED, 3)
     given_up = queue.record.get("loop", "2")
     assert given_up is not None

@@ -75,7 +75,9 @@ class LocalLauncher:
 
     def alive(self, handle: str) -> bool | None:
         """Whether it runs; None: it was started on another machine."""
-        if handle in self._children and self._children[handle].poll() is not None:
+        if handle in self._children:
+            if self._children[handle].poll() is None:
+                return True
             del self._children[handle]
         host, pid, job, attempt = handle.rsplit("/", 3)
         if host != platform.node():
@@ -112,13 +114,18 @@ class LocalLauncher:
         """The handle of an attempt that runs although nobody got to note it; empty: it does not."""
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if self._attends(process, job, attempt):
+                if process.cmdline() and self._attends(process, job, attempt):  # the kernel's own have none
                     return _handle(process.pid, job, attempt)
         return ""
 
     def _attends(self, process: psutil.Process, job: str, attempt: int) -> bool:
         """Whether that is its process, and not one of the workspace that this one was restored or copied from."""
-        line = process.cmdline()  # empty for one that has ended and was not waited for
+        line = process.cmdline()
+        for _ in range(100):  # empty for a moment once it was started, and again when it has ended but is not reaped
+            if line or process.status() == psutil.STATUS_ZOMBIE:
+                break
+            time.sleep(0.01)
+            line = process.cmdline()
         return ATTEND in line and line[-3:] == [str(self._workspace.resolve()), job, str(attempt)]
 
 

@@ -132,6 +132,15 @@ def test_a_copy_of_a_workspace_leaves_the_jobs_of_the_other_alone(jobs: Jobs, tm
     assert (copy.alive(own), launched.alive(handle)) == (False, True)
 
 
+def test_a_job_that_was_just_started_counts_as_alive(jobs: Jobs) -> None:
+    """For a moment the kernel knows a process without its command line."""
+    launched, other = jobs.launcher(SLEEPS), jobs.launcher(SLEEPS)
+    for attempt in range(1, 11):
+        jobs.handles.append(launched.start(jobs.workspace, "job_1", attempt))
+        assert other.alive(jobs.handles[-1]) is True
+        assert launched.alive(jobs.handles[-1]) is True
+
+
 def test_handles_hold_across_processes_and_pids_that_are_used_again(jobs: Jobs) -> None:
     code = (
         "import sys; from pathlib import Path; from tutelage.config import JobsConfig\n"

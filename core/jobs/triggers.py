@@ -106,7 +106,8 @@ def decide(
         return Decision(kept)
     if found.holds:
         fired = {"mark": found.mark, "count": found.count, "fired_time": now, "note": found.far}
-        return Decision(kept.model_copy(update=fired), key=f"trigger/{trigger.name}/{kept.mark}")
+        key = f"trigger/{trigger.name}/{kept.begun_time:.0f}/{found.mark}"  # every firing is for rows of its own
+        return Decision(kept.model_copy(update=fired), key=key)
     if kept.count and found.count <= trigger.memory_over:
         return Decision(kept.model_copy(update={"count": 0}))
     return Decision(kept)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from tutelage.config import Config
 from tutelage.errors import ConfigError, RecordError
+from tutelage.experience import Experience, Source, Sticker
 from tutelage.jobs.model import State
 from tutelage.jobs.scheduler import TRIGGER, Scheduler
 from tutelage.record import Record
@@ -132,6 +133,28 @@ def test_nothing_fires_twice_even_if_what_is_kept_is_lost(make: Make, clock: Clo
     scheduler.record.put(TRIGGER, "hourly", before)
     assert scheduler.fire() == []
     assert len(scheduler.store.jobs()) == 1
+
+
+def test_each_time_that_memory_grows_too_large_is_another_reason(make: Make) -> None:
+    scheduler = make({"name": "full", "memory_over": 1, "job": "consolidate"})
+
+    def grow(name: str) -> None:
+        content, source = Sticker(conditions=(name,), question="?"), Source(trajectory="trj_1", task="toy/press@1")
+        item = Experience(
+            environment="toy", family="press", goal="g", content=content, sources=(source,), author="a hand"
+        )
+        scheduler.record.save_experience(item)
+
+    grow("a")
+    grow("b")
+    assert scheduler.fire() == []
+    (first,) = scheduler.fire()
+    assert first.why == "2 experiences in use (bound: 1)"
+    scheduler.store.cancel(first.job, "hand:me")
+    assert scheduler.fire() == [], "no more than when it fired"
+    grow("c")
+    (second,) = scheduler.fire()
+    assert second.job != first.job
 
 
 def test_looking_writes_nothing(make: Make, clock: Clock, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_data_trigger_fires_for_what_it_has_not_fired_for() -> None:
     found = Found(True, "3 of 3 accepted trajectories", mark=12)
     assert not decide(settings, kept, NOON, found=replace(found, holds=False)).key
     decision = decide(settings, kept, NOON, found=found)
-    assert decision.key == "trigger/t/7"
+    assert decision.key == f"trigger/t/{NOON:.0f}/12"
     assert (decision.kept.mark, decision.kept.fired_time) == (12, NOON)
     assert not ready(settings, decision.kept, NOON, job(State.RUNNING))
     assert ready(settings, decision.kept, NOON, job(State.SUCCEEDED))

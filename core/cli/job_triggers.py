@@ -91,7 +91,7 @@ def triggers(config: ConfigOption = None, overrides: SetOption = None, as_json: 
         for trigger in settings.triggers:
             body = store.record.get(TRIGGER, trigger.name)
             rows.append(_row(store, trigger, Kept.model_validate(body) if body else None))
-    columns = ("name", "job", "when", "last", "next")
+    columns = ("name", "job", "when", "last", "next", "note")
     emit_rows(rows, columns, as_json=as_json, empty="no triggers; they are the [[triggers]] of the settings")
 
 

@@ -52,10 +52,14 @@ class Dispatcher:
         self._name, self._clock = name or f"{platform.node()}:{os.getpid()}", clock
         self._cancelling: dict[tuple[str, int], float] = {}
         """Since when this one has seen that an attempt is to stop."""
+        self._watched: set[str] = set()
+        """Jobs that ran when this one last looked."""
 
     def tick(self) -> int:
         """Take over what died, and start what is due, as far as there is room; how many jobs were started."""
-        running = self._look_after(self.store.jobs(RUNS))
+        runs = self.store.jobs(RUNS)
+        self._tell({job.id for job in runs})
+        running = self._look_after(runs)
         self._take_over()
         started = 0
         for job in self.store.takeable(self._clock()):
@@ -81,6 +85,14 @@ class Dispatcher:
             stop.wait(self._config.poll)
 
     # -- what runs ------------------------------------------------------------------------------
+
+    def _tell(self, running: set[str]) -> None:
+        """Log how the jobs ended that ran before."""
+        for job in map(self.store.get, sorted(self._watched - running)):
+            level = logging.WARNING if job.state is State.FAILED else logging.INFO
+            reason = f": {job.last.reason}" if job.last.reason else ""
+            _LOG.log(level, "%s: the %s job is %s%s", job.id, job.kind, job.state, reason)
+        self._watched = running
 
     def _look_after(self, jobs: list[Job]) -> int:
         """Bury the dead ones, end those that do not stop; how many are left."""
@@ -170,5 +182,6 @@ class Dispatcher:
             failed(self.store, job, attempt, reason, self._config, self._clock(), permanent=permanent)
             return False
         self.store.handled(job.id, attempt, handle)
+        self._watched.add(job.id)
         _LOG.info("%s: attempt %d of a %s job started", job.id, attempt, job.kind)
         return True

@@ -97,6 +97,18 @@ def test_a_dead_process_is_found_before_its_lease_runs_out(stand: Stand) -> None
     assert said[-2:] == ["Out of memory", "key [secret]"]
 
 
+def test_how_a_job_ended_is_logged_once(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
+    job = stand.started()
+    stand.dispatcher.tick()
+    assert not caplog.records
+    assert stand.store.finish(job.id, 1, State.FAILED, "ConfigError: nonsense", now=stand.now)
+    stand.dispatcher.tick()
+    stand.dispatcher.tick()
+    assert [(item.levelname, item.getMessage()) for item in caplog.records] == [
+        ("WARNING", f"{job.id}: the evaluate job is failed: ConfigError: nonsense")
+    ]
+
+
 def test_a_silent_process_is_stopped_and_its_job_taken_over(stand: Stand) -> None:
     job = stand.started()
     stand.now += 61

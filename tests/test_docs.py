@@ -24,7 +24,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "exa
 UNITS = sorted((ROOT / "examples" / "systemd").iterdir())
 SOURCES = ("core", "agents", "memory", "training", "environments")
 OPERATIONS = ROOT / "docs" / "operations.md"
-SHORT = 8
+SHORT = 6
 """Characters of a quoted piece of a message below which it says nothing."""
 
 

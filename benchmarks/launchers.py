@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -56,7 +57,11 @@ def measure(launched: Launcher, workspace: Path, jobs: int) -> dict[str, float]:
 def resident(processes: list[psutil.Process]) -> int:
     """Bytes of memory that are these processes' own."""
     every = {below.pid: below for process in processes for below in [process, *process.children(recursive=True)]}
-    return sum(process.memory_full_info().uss for process in every.values())
+    total = 0
+    for process in every.values():
+        with suppress(psutil.NoSuchProcess):  # the last job's may just be ending
+            total += process.memory_full_info().uss
+    return total
 
 
 def main() -> None:

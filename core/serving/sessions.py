@@ -80,7 +80,7 @@ class Place(NamedTuple):
     """Where a request's turn belongs."""
 
     session: str
-    index: int
+    turn: int
     shown: tuple[Shown, ...]
 
 

@@ -141,6 +141,12 @@ class Served:
     students: One
     assist: Plain
     answering: Answering
+    loop: asyncio.AbstractEventLoop
+
+    def kept(self) -> list[tuple[Chat, Answer]]:
+        """What was kept of all that was answered so far; that happens after the reply."""
+        asyncio.run_coroutine_threadsafe(self.answering.endpoint.settle(), self.loop).result(PATIENCE)
+        return self.assist.kept
 
     def client(self, key: str = "", **headers: str) -> httpx.Client:
         given = {"authorization": f"Bearer {key}"} if key else {}
@@ -189,7 +195,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         thread.start()
         assert begun.wait(PATIENCE)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        return Served(url, folder, student, students, assist, answering)
+        return Served(url, folder, student, students, assist, answering, running[-1][0])
 
     yield start
     for loop, stop, thread in running:

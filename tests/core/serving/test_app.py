@@ -93,7 +93,7 @@ def test_a_reply_at_once_and_streamed(serve: Serve) -> None:
     assert len({(event["id"], event["model"], event["created"]) for event in streamed}) == 1
     bare = events(serving.chat(stream=True))
     assert all("usage" not in event for event in bare)
-    assert [chat.options.memory for chat, _ in serving.assist.kept] == [True, None, None]
+    assert [chat.options.memory for chat, _ in serving.kept()] == [True, None, None]
 
 
 def test_what_is_asked_reaches_the_student(serve: Serve) -> None:
@@ -121,7 +121,7 @@ def test_what_is_asked_reaches_the_student(serve: Serve) -> None:
     sampling = prompt.sampling
     assert (sampling.temperature, sampling.top_p, sampling.stop, sampling.seed) == (0.5, 0.9, ("\n",), -5)
     assert (sampling.max_new_tokens, [tool.name for tool in prompt.tools]) == (7, ["look_up"])
-    assert serving.assist.kept == [], "store = false is a way to opt out"
+    assert serving.kept() == [], "store = false is a way to opt out"
 
 
 CALL = 'I look.\nlook_up({"word": "a"})'
@@ -310,7 +310,7 @@ def test_what_goes_wrong_inside_is_told_apart_and_quotes_nobody(serve: Serve, ca
     assert "ValueError" in caplog.text
     assert "held by 7" in caplog.text
     assert secret not in caplog.text
-    assert serving.assist.kept == []
+    assert serving.kept() == []
     assert serving.students.under_way == 0
 
 
@@ -327,7 +327,7 @@ def test_a_client_that_leaves_ends_the_generation(serve: Serve, stream: bool) ->
                 client.post("/v1/chat/completions", json=asked(), timeout=0.3)
     until(lambda: serving.students.under_way == 0)
     assert serving.student.ended == ["cut"]
-    assert serving.assist.kept == []
+    assert serving.kept() == []
     until(lambda: serving.answering.endpoint.counts.given_up == 1)
     assert serving.answering.endpoint.counts.under_way == 0
 
@@ -346,7 +346,7 @@ def test_a_client_that_does_not_go_on_is_cut_off(serve: Serve, monkeypatch: pyte
         deaf.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         until(lambda: serving.student.ended == ["cut"])
     until(lambda: serving.answering.endpoint.counts.under_way == 0)
-    assert serving.assist.kept == []
+    assert serving.kept() == []
 
 
 def test_so_many_at_once_and_so_many_a_minute(serve: Serve) -> None:
@@ -375,7 +375,7 @@ def test_so_many_at_once_and_so_many_a_minute(serve: Serve) -> None:
     assert 'tutelage_chat_requests_total{status="200"} 5' in metrics
     assert 'tutelage_chat_requests_total{status="429"} 3' in metrics
     assert "tutelage_completion_tokens_total 10" in metrics
-    assert {(chat.caller, chat.tenant) for chat, _ in serving.assist.kept} == {("ann", "a"), ("bob", "b")}
+    assert {(chat.caller, chat.tenant) for chat, _ in serving.kept()} == {("ann", "a"), ("bob", "b")}
 
 
 def test_without_a_valid_key_nobody_gets_in(serve: Serve) -> None:

@@ -59,7 +59,7 @@ def test_openai_chat_and_streams(serve: Serve) -> None:
             deltas = [event.delta for event in helper if event.type == "content.delta"]
             assert [delta for delta in deltas if delta] == ["one", "two", "three"]
             assert helper.get_final_completion().choices[0].message.content == "onetwothree"
-    chats = [chat for chat, _ in serving.assist.kept]
+    chats = [chat for chat, _ in serving.kept()]
     assert [(chat.model, chat.options.session) for chat in chats[:2]] == [("student", "visit-7"), ("student@3", "")]
 
 

@@ -96,7 +96,7 @@ def show(
     if job.params:
         print(f"params: {json.dumps(job.params, ensure_ascii=False)}")
     for move in job.moves:
-        due = f", not before {_clock(move.due)}" if move.due > job.created.timestamp() else ""
+        due = f", not before {_clock(move.due)}" if move.due > move.created.timestamp() + 1 else ""
         about = ": ".join(part for part in (move.worker, move.reason) if part)
         number = f" ({move.attempt})" if move.attempt else ""
         print(f"  {_clock(move.created.timestamp())}  {move.state}{number}{due}{f'  {about}' if about else ''}")

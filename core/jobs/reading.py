@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from tutelage.errors import RecordError
 from tutelage.jobs.model import LANES, OVER, Job, Line, Move, Progress, State
@@ -51,7 +51,7 @@ class JobReader:
         something unfinished that no other can go on with.
         """
         with self.record.reading() as connection:
-            wanted = [JOBS.c.id.in_(_in_state((State.QUEUED,), due=now))]
+            wanted: list[ColumnElement[bool]] = [JOBS.c.id.in_(_in_state((State.QUEUED,), due=now))]
             for lane, job_id in self._lanes(connection).items():
                 wanted.append(JOBS.c.kind.not_in(_kinds(lane)) | (JOBS.c.id == job_id))
             return self._jobs(connection, *wanted, limit=limit)

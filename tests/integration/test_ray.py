@@ -79,8 +79,8 @@ SETTINGS = {
 }
 STAGES = [
     {"type": "sft", "steps": 4, "batch_size": 1, "learning_rate": 1e-3},
-    {"type": "grpo", "steps": 1, "batch_size": 1, "group_size": 2},
-    {"type": "sdpo", "steps": 1, "batch_size": 1, "group_size": 2},
+    {"type": "grpo", "steps": 1, "batch_size": 2, "group_size": 2},
+    {"type": "sdpo", "steps": 1, "batch_size": 2, "group_size": 2},
 ]
 UNLIKE = ("timing", "usage", "usage-cycle")
 """Documents that say how long something took and how often it was asked for."""

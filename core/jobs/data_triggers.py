@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, func, or_, select
+from sqlalchemy import ColumnElement, Executable, Row, func, or_, select
 
 from tutelage.cycle import EXPERIENCE_ARMS
 from tutelage.database import where
@@ -54,13 +54,13 @@ def _accepted(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
     """Counted as `tutelage.cycle.accepted_trajectories` does: of designed tasks, what their filter accepted."""
     n, trajectory, family = TRAJECTORIES.c.n, TRAJECTORIES.c.id, TRAJECTORIES.c.family
     mine = (*_gathered(record, kept), *where(TRAJECTORIES, split=Split.TRAIN, success=True))
-    plain = _rows(record, select(func.count(), func.max(n)).where(*mine, family != DESIGNED))[0]
+    count, last = _rows(record, select(func.count(), func.max(n)).where(*mine, family != DESIGNED))[0]
     designed = _rows(record, select(n, trajectory).where(*mine, family == DESIGNED))
     if designed:
         filtered = {item for body in record.items("annotation").values() for item in body["accepted"] + body["failed"]}
         designed = [row for row in designed if row.id in filtered]
-    count = plain[0] + len(designed)
-    last = max([plain[1] or 0, *(row.n for row in designed)])
+    count += len(designed)
+    last = max([last or 0, *(row.n for row in designed)])
     far = f"{count} of {trigger.accepted} accepted trajectories"
     return Found(count >= trigger.accepted, far, mark=last)
 
@@ -136,6 +136,7 @@ def _newest(record: Record) -> int:
     return int(_rows(record, select(func.coalesce(func.max(TRAJECTORIES.c.n), 0)))[0][0])
 
 
-def _rows(record: Record, query: Select[Any]) -> Sequence[Row[Any]]:
+def _rows(record: Record, query: Executable) -> Sequence[Any]:
+    """Rows, with their columns by place and name."""
     with record.reading() as connection:
         return connection.execute(query).all()

@@ -1,15 +1,19 @@
 """What each kind of job takes."""
 
+import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from tutelage.config import CONFIG_FILE, Config, EnvironmentConfig, load_config
 from tutelage.errors import ConfigError
 from tutelage.section import Section
 from tutelage.service_config import JobKind
 from tutelage.types import Split
+
+POLICIES = ("teacher", "expert", "oracle", "student")
+"""Policies that go by a name alone."""
 
 
 class Params(Section):
@@ -32,6 +36,7 @@ class EvaluateParams(Params):
     """Of a job that measures a policy, as ``tutelage eval`` does."""
 
     policy: str = "student"
+    """As ``tutelage eval`` takes it; the student of a number may be one that is yet to be made."""
     split: Split = Split.VALIDATION
     episodes: int = Field(4, ge=1)
     """Per task family."""
@@ -39,6 +44,15 @@ class EvaluateParams(Params):
     family: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
     """Instead of the configured ones."""
+
+    @field_validator("policy")
+    @classmethod
+    def _can_be_one(cls, policy: str) -> str:
+        if policy in POLICIES or "/" in policy or re.fullmatch(r"student@\d+", policy):
+            return policy
+        raise ValueError(
+            f"unknown policy {policy!r}; known: {', '.join(POLICIES)}, student@N, or a model with its provider"
+        )
 
 
 PARAMS: dict[JobKind, type[Params]] = {
@@ -72,6 +86,7 @@ def settings(folder: Path, params: Params) -> Config:
 
     Raises:
         ConfigError: there is no workspace in `folder`, or a setting makes no sense.
+        UnknownName: an environment that the job is given does not exist.
     """
     kept = folder / CONFIG_FILE
     if not kept.exists():
@@ -82,6 +97,15 @@ def settings(folder: Path, params: Params) -> Config:
     found = load_config(kept, list(params.set)).model_copy(update={"workspace": folder})
     if isinstance(params, AnnotateParams | EvaluateParams) and params.environment:
         configured = {item.name: item for item in found.environments}
+        for name in params.environment:
+            if name not in configured:
+                _known(name)
         chosen = tuple(configured.get(name) or EnvironmentConfig(name=name) for name in params.environment)
         found = found.model_copy(update={"environments": chosen})
     return found
+
+
+def _known(environment: str) -> None:
+    from tutelage.environments.base import environment_class  # here, for reading settings wants none of it
+
+    environment_class(environment)

@@ -19,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tutelage.config import CONFIG_FILE, Config
-from tutelage.errors import ConfigError, TutelageError
+from tutelage.errors import ConfigError, TutelageError, UnknownName
 from tutelage.jobs import data_triggers
 from tutelage.jobs.kinds import params_of, settings
 from tutelage.jobs.model import Job
@@ -76,7 +76,8 @@ class Scheduler:
         self.record = Record.open(folder, tenant=config.memory.tenant)
         self.store = JobStore(self.record)
         self._seen: dict[str, tuple[Kept, int, Found]] = {}
-        self._said = ""
+        self._said: dict[str, str] = {}
+        """What was logged last of each trigger in trouble; without a name: of the whole."""
         self._begun = False
 
     def close(self) -> None:
@@ -99,8 +100,9 @@ class Scheduler:
             try:
                 fired = self._look_at(trigger, now)
             except TutelageError as error:
-                self._warn(f"trigger {trigger.name}: {error}")
+                self._warn(trigger.name, f"trigger {trigger.name}: {error}")
                 continue
+            self._said.pop(trigger.name, None)
             if fired is not None:
                 _LOG.info("trigger %s: %s: queued %s %s", fired.trigger, fired.why, trigger.job, fired.job)
                 found.append(fired)
@@ -117,14 +119,16 @@ class Scheduler:
             try:
                 self.tick()
             except (TutelageError, DBAPIError) as error:
-                self._warn(str(error))
+                self._warn("", str(error))
+            else:
+                self._said.pop("", None)
             stop.wait(self.config.jobs.poll)
 
-    def _warn(self, text: str) -> None:
-        """Log it, once for as long as nothing else is to be said."""
-        if text != self._said:
+    def _warn(self, trigger: str, text: str) -> None:
+        """Log trouble once for as long as it stays the same, whatever else is in trouble meanwhile."""
+        if self._said.get(trigger) != text:
             _LOG.warning("%s", text)
-            self._said = text
+            self._said[trigger] = text
 
     # -- one trigger ----------------------------------------------------------------------------
 
@@ -175,6 +179,9 @@ class Scheduler:
                 self.record.put(TRIGGER, trigger.name, kept.model_dump())
         except IntegrityError:  # on a database server both may have come this far
             return None
+        if before is not None and kept.note and not decision.key and kept.done_time != before.done_time:
+            back = kept.done_time < before.done_time
+            _LOG.log(logging.WARNING if back else logging.INFO, "trigger %s: %s", trigger.name, kept.note)
         return fired
 
     def _switch_off_others(self) -> None:
@@ -193,5 +200,5 @@ def _check(folder: Path, trigger: TriggerConfig) -> None:
         return
     try:
         settings(folder, params_of(trigger.job, trigger.params))
-    except ConfigError as error:
+    except (ConfigError, UnknownName) as error:
         raise ConfigError(f"trigger {trigger.name}: {error}") from error

@@ -17,6 +17,7 @@ from tutelage.experience import Experience, Source, Sticker
 from tutelage.jobs.model import State
 from tutelage.jobs.scheduler import TRIGGER, Scheduler
 from tutelage.record import Record
+from tutelage.service_config import TriggerConfig
 from tutelage.workspace import Workspace
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()
@@ -169,6 +170,8 @@ def test_looking_writes_nothing(make: Make, clock: Clock, tmp_path: Path) -> Non
 
 
 def test_params_that_the_workspace_cannot_take_are_refused_at_the_start(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r"trigger nightly: unknown environment 'nope'"):
+        make({**NIGHTLY, "job": "evaluate", "params": {"environment": ["nope"]}})
     with pytest.raises(ConfigError, match=r"trigger nightly: .*width"):
         make({**NIGHTLY, "params": {"set": ["act.width=0"]}})
 
@@ -223,6 +226,36 @@ def test_it_ticks_on_through_trouble_until_it_is_stopped(make: Make, caplog: pyt
     before = dispatcher.ticks
     assert not thread.is_alive()
     assert dispatcher.ticks == before
+
+
+def test_a_time_that_is_let_pass_is_logged_once(make: Make, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    scheduler = make({**HOURLY, "missed": "skip", "grace": 60})
+    scheduler.fire()
+    with caplog.at_level(logging.INFO):
+        for later in (1.5 * HOUR, 1, -4000 * HOUR, 1):
+            clock.now += later
+            scheduler.fire()
+    assert [(item.levelno, item.getMessage()) for item in caplog.records] == [
+        (logging.INFO, "trigger hourly: 2026-06-01 13:00:00 UTC was missed by 30.0 min and is skipped"),
+        (logging.WARNING, "trigger hourly: the clock was set back by 166.6 d: it starts from now"),
+    ]
+
+
+def test_triggers_in_trouble_are_each_logged_once_until_they_are_well(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler, ill = make(HOURLY, NIGHTLY), {"hourly", "nightly"}
+
+    def look_at(trigger: TriggerConfig, now: float) -> None:
+        if trigger.name in ill:
+            raise RecordError("no room")
+
+    monkeypatch.setattr(scheduler, "_look_at", look_at)
+    for names in ({"hourly", "nightly"}, {"hourly", "nightly"}, {"hourly"}, {"hourly", "nightly"}):
+        ill = names
+        scheduler.fire()
+    hourly, nightly = (f"trigger {name}: no room" for name in ("hourly", "nightly"))
+    assert caplog.messages == [hourly, nightly, nightly]
 
 
 def test_a_programming_error_ends_it(make: Make) -> None:

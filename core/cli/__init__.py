@@ -43,11 +43,27 @@ def main() -> None:
         app()
     except TutelageError as error:
         fail(str(error))
+    except Exception as error:
+        if reason := _busy(error):
+            fail(f"the database is busy or away: {reason}")
+        raise
     except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, job_queue.Stopped):  # it has said so itself
+            raise
         if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:  # what Typer makes of Ctrl-C
             raise
         print("stopped; what is finished is saved, and the same command goes on", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _busy(error: Exception) -> str:
+    """What keeps a database from answering now; empty: something else is wrong."""
+    from sqlalchemy.exc import OperationalError  # here, for --help wants none of it
+
+    if not isinstance(error, OperationalError):
+        return ""
+    # SQLite says the same kind of error of a statement that makes no sense, which is a mistake of ours.
+    return "" if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_ERROR" else str(error.orig)
 
 
 def _is_text(word: str) -> bool:

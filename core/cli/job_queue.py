@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import logging
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tutelage.cli import INTERRUPTED
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, load
 from tutelage.config import Config
 from tutelage.errors import ConfigError
@@ -31,6 +33,14 @@ app.add_typer(jobs_app, name="jobs")
 IdArgument = Annotated[str, typer.Argument(help="Id of a job, or the beginning of it.")]
 LOOK_EVERY = 0.5
 """Seconds between looks at a job that is followed."""
+_LOG = logging.getLogger(__name__)
+
+
+class Stopped(SystemExit):
+    """Ctrl-C, when what becomes of the work has been said."""
+
+    def __init__(self) -> None:
+        super().__init__(INTERRUPTED)
 
 
 @jobs_app.command()
@@ -54,7 +64,15 @@ def submit(
     with queue(config, overrides, only_workspace=True) as (store, settings):
         job, new = store.submit(kind, given, key=key, by=_me(), due=time.time() + delay if delay else 0.0)
         if wait:
-            job = _worked_off(store, settings, job)
+            try:
+                job = _worked_off(store, settings, job)
+            except KeyboardInterrupt:
+                print(
+                    f"stopped waiting for {job.id}: if it runs, it goes on, and if not, it waits for `tutelage serve` "
+                    f"or `tutelage jobs work`; `tutelage jobs logs -f {job.id}` follows it",
+                    file=sys.stderr,
+                )
+                raise Stopped from None
     if as_json:
         emit_json({**as_dict(job), "new": new})
     elif wait:
@@ -218,14 +236,26 @@ def _worked_off(store: "JobStore", settings: Config, job: Job) -> Job:
     """Work the queue until the job is over, saying what it says."""
     working, last = dispatcher(store, settings), 0
     while True:
-        working.tick()
-        found = store.get(job.id)
-        for line in store.lines(job.id, after=last):
-            last = line.n
-            print(_told(line), file=sys.stderr, flush=True)
-        if found.state in OVER:
-            return found
+        with patiently():
+            working.tick()
+            found = store.get(job.id)
+            for line in store.lines(job.id, after=last):
+                last = line.n
+                print(_told(line), file=sys.stderr, flush=True)
+            if found.state in OVER:
+                return found
         time.sleep(min(LOOK_EVERY, settings.jobs.poll))
+
+
+@contextmanager
+def patiently() -> Iterator[None]:
+    """Around one look at the queue of several: a database that is busy or away is said to be so, and waited for."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except DBAPIError as error:
+        _LOG.warning("the database is busy or away: %s", error.orig)
 
 
 def _params(items: list[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, emit_json, emit_rows, load, opened
-from tutelage.cli.job_queue import as_dict, dispatcher, jobs_app
+from tutelage.cli.job_queue import as_dict, dispatcher, jobs_app, patiently
 from tutelage.jobs.model import Job, State
 
 if TYPE_CHECKING:
@@ -67,13 +67,20 @@ def tick(
 def _work_off(working: "Dispatcher", store: "JobStore", poll: float) -> list[Job]:
     """Run what can be run until nothing is left of it; the jobs that were, as they stand then."""
     seen: dict[str, int] = {}
+    """The attempt that each job was at when it was first seen: what it is at later was begun meanwhile."""
+
+    def ours() -> bool:
+        return any(job.last.attempt > seen.get(job.id, 0) for job in store.jobs(RUNS))
+
     while True:
-        for job in [*store.jobs(RUNS), *store.takeable(time.time())]:
-            seen.setdefault(job.id, job.last.attempt)
-        started = working.tick()
-        if not started and not any(job.last.attempt > seen.get(job.id, 0) for job in store.jobs(RUNS)):
-            found = [store.get(job_id) for job_id in seen]
-            return [job for job in found if job.last.attempt > seen[job.id]]
+        with patiently():
+            for job in store.jobs((*RUNS, State.QUEUED)):
+                seen.setdefault(job.id, job.last.attempt)
+            # One that ran when the queue was looked at may have kept others waiting, and be over by now: look again.
+            ran = ours()
+            if not working.tick() and not ran and not ours():
+                found = [store.get(job_id) for job_id in seen]
+                return [job for job in found if job.last.attempt > seen[job.id]]
         time.sleep(poll)
 
 

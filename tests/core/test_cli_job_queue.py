@@ -1,14 +1,17 @@
 """The commands of the queue, but for those that run jobs."""
 
 import json
+import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from tutelage.cli import main
 from tutelage.config import CONFIG_FILE, Config
-from tutelage.jobs.model import Progress, State
+from tutelage.jobs.model import Job, Progress, State
 from tutelage.jobs.store import JobStore
 from tutelage.record import Record
 
@@ -18,7 +21,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     """Gives a command; returns its exit code and what it printed."""
     workspace = tmp_path / "workspace"
     Record.open(workspace).close()
-    (workspace / CONFIG_FILE).write_text(Config(workspace=workspace).model_dump_json())
+    (workspace / CONFIG_FILE).write_text(Config(workspace=workspace, jobs={"poll": 0.01}).model_dump_json())
 
     def run(*words: str, where: Path = workspace) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["tutelage", "jobs", *words, "-s", f"workspace={where}"])
@@ -78,3 +81,93 @@ def test_nonsense_is_one_clear_line(jobs, tmp_path: Path) -> None:
         assert shown.count("\n") == 1
     code, shown = jobs("list", where=tmp_path / "elsewhere")
     assert (code, "there is no workspace at" in shown) == (2, True)
+
+
+# -- what works on the queue ----------------------------------------------------------------------
+
+
+class Acting:
+    """A dispatcher whose ticks do what they are given, one each, and then nothing."""
+
+    def __init__(self, *acts: Callable[[JobStore], int]) -> None:
+        self.acts = list(acts)
+
+    def __call__(self, store: JobStore, settings: Config) -> "Acting":
+        self.store = store
+        return self
+
+    def tick(self) -> int:
+        return self.acts.pop(0)(self.store) if self.acts else 0
+
+
+def begin(store: JobStore) -> int:
+    job = oldest(store, State.QUEUED)
+    attempt = store.lease(job.id, "one", 2e9, 60)
+    assert attempt is not None
+    store.started(job.id, attempt, "host:1", "", 2e9)
+    return 1
+
+
+def end(store: JobStore) -> int:
+    job = oldest(store, State.RUNNING)
+    store.finish(job.id, job.last.attempt, State.SUCCEEDED)
+    return 0
+
+
+def busy(store: JobStore) -> int:
+    raise OperationalError("BEGIN IMMEDIATE", {}, sqlite3.OperationalError("database is locked"))
+
+
+def interrupted(store: JobStore) -> int:
+    raise KeyboardInterrupt
+
+
+def oldest(store: JobStore, state: State) -> Job:
+    return store.jobs((state,))[-1]
+
+
+def test_a_tick_ends_only_when_what_its_jobs_kept_waiting_is_done(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs("submit", "extract")
+    jobs("submit", "consolidate")
+    monkeypatch.setattr("tutelage.cli.job_triggers.dispatcher", Acting(begin, end, begin, end))
+    code, shown = jobs("tick", "--json")
+    told = [(job["kind"], job["state"]) for job in json.loads(shown)["jobs"]]
+    assert (code, sorted(told)) == (0, [("consolidate", "succeeded"), ("extract", "succeeded")])
+
+
+@pytest.mark.parametrize("words", [("submit", "extract", "--wait"), ("tick",)])
+def test_a_busy_database_is_waited_for(
+    jobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, words: tuple[str, ...]
+) -> None:
+    jobs("submit", "extract", "--key", "k")
+    for module in ("job_queue", "job_triggers"):
+        monkeypatch.setattr(f"tutelage.cli.{module}.dispatcher", Acting(begin, busy, end))
+    code, shown = jobs(*words, *(("--key", "k") if "--wait" in words else ()))
+    assert code == 0
+    assert "succeeded" in shown
+    assert caplog.messages == ["the database is busy or away: database is locked"]
+
+
+def test_commands_say_in_one_line_that_the_database_is_busy(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JobStore, "jobs", lambda store, *_: busy(store))
+    code, shown = jobs("list")
+    assert (code, shown) == (2, "error: the database is busy or away: database is locked\n")
+
+    def mistaken(*_: object) -> None:
+        try:
+            sqlite3.connect(":memory:").execute("SELECT * FROM gone")
+        except sqlite3.OperationalError as error:
+            raise OperationalError("SELECT", {}, error) from error
+
+    monkeypatch.setattr(JobStore, "jobs", mistaken)
+    with pytest.raises(OperationalError, match="no such table"):
+        jobs("list")
+
+
+def test_who_stops_waiting_is_told_how_to_find_the_job_again(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutelage.cli.job_queue.dispatcher", Acting(begin, interrupted))
+    code, shown = jobs("submit", "extract", "--wait")
+    (job,) = json.loads(jobs("list", "--json")[1])
+    assert (code, job["state"]) == (130, "running")
+    assert f"`tutelage jobs logs -f {job['id']}`" in shown
+    assert "the same command" not in shown, "that would queue a second job"

@@ -2,23 +2,33 @@
 
 A request whose messages begin with all that a known conversation holds is its next turn; one that asks again for the
 last reply replaces it. A conversation is only ever kept from its beginning on: one that begins with replies which are
-not known here may hold what its caller did not want kept. What is kept, and what conversations are recognised by, is
-redacted first. Until a conversation is over its turns are documents; then they become a trajectory
-(`tutelage.serving.feedback`), and one that is taken up later is not kept any further.
+not known here may hold what its caller did not want kept. Until a conversation is over its turns are documents; then
+they become a trajectory (`tutelage.serving.feedback`), and one that is taken up later is not kept any further.
+
+What is kept is redacted first. Conversations are recognised by digests of the words as they came, so that those which
+differ in a secret alone are told apart. The digests are keyed with a secret of the workspace that stands in no record
+and no backup, and do not give away what they are of.
 """
 
+import hmac
 import json
+import os
+import secrets
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from hashlib import sha256
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete
 
+from tutelage.calls import too_deep
+from tutelage.database import FILE
+from tutelage.errors import TutelageError
 from tutelage.record import Record
 from tutelage.record_tables import DOCUMENTS
 from tutelage.redaction import Redactor
@@ -27,6 +37,9 @@ from tutelage.types import Frozen, Shown, Tool, new_id
 
 TURN = "turn"
 """Kind of the documents that keep the turns of conversations under way; their key is ``SESSION/NUMBER``."""
+KEY_FILE = "sessions.key"
+"""Beside the record; without it, conversations under way are judged as ever, but not continued."""
+KEY_BYTES = 32
 
 
 class Turn(Frozen):
@@ -53,6 +66,10 @@ class Turn(Frozen):
     """Ids of the guardrails that held calls back."""
     asked: str
     """Digest of the request's messages."""
+    tip: str = ""
+    """Digest of all messages up to and with the reply."""
+    said: str = ""
+    """Digest of the reply alone."""
     created: datetime
 
     @property
@@ -71,9 +88,21 @@ class Open:
     """What stands in its first message."""
     asked: str
     tip: str
-    """Digest of all messages up to and with the last reply."""
+    said: str
     last: float
     """Seconds since 1970 of its last turn."""
+
+
+class _Marks(NamedTuple):
+    """What a request's conversation is recognised by."""
+
+    name: str
+    asked: str
+    tip: str
+    """Digest of all messages up to and with the last reply; empty without one."""
+    said: str
+    """Digest of the last reply; empty where nothing but system messages comes before it, as in a summary of what
+    was said."""
 
 
 class Place(NamedTuple):
@@ -100,46 +129,53 @@ class Sessions:
         self._redactor = redactor
         self._idle = idle
         self._lock = threading.Lock()
+        self._key = _key_of(record)
         self._open: dict[str, Open] = {}
         """By session, the one that was quiet for longest first."""
         self._tips: dict[str, list[str]] = defaultdict(list)
         """Digest of all messages up to a reply → the sessions that stand there, the newest last."""
         for turns in open_turns(record).values():
-            said = [message for turn in turns for message in (*turn.came, turn.reply)]
-            self._put(_opened(turns[-1], turns[0].shown, _digest(turns[-1].caller, said)))
+            self._put(_opened(turns[-1], turns[0].shown))
 
     def find(self, chat: Chat) -> Place | None:
         """Where the next turn of this conversation belongs; None for one that is not known."""
+        marks = self._marks(chat)
         with self._lock:
-            return self._find(chat, self._redacted(chat.prompt.messages))
+            return self._find(marks)
 
     def keep(self, prepared: Prepared, answer: Answer, *, memory: bool) -> str:
         """Keep the exchange as a turn; returns its session, or empty if it continues what is not known here."""
         chat, now = prepared.chat, self._clock()
-        messages = self._redacted(chat.prompt.messages)
-        reply = self._clean(ChatMessage("assistant", answer.text, answer.calls))
+        sent, marks = chat.prompt.messages, self._marks(chat)
+        said = ChatMessage("assistant", answer.text, answer.calls)
+        # Redacting takes time, so it is done before anybody has to wait for it.
+        last = max(_replies(sent) - 1, 0)
+        *came, reply = map(self._clean, _numbered([*sent[last:], said]))
+        shown = tuple(replace_text(item, self._redactor.text(item.text)) for item in prepared.shown)
+        tools = tuple(map(self._tool, chat.prompt.tools))
+        tip, alone = self._digest(chat, (*sent, said)), self._digest(chat, (said,))
         with self._lock:
-            place = self._find(chat, messages)
-            if place is None and _replies(messages):
+            place = self._find(marks)
+            if place is None and marks.tip:
                 return ""
-            shown = tuple(replace_text(item, self._redactor.text(item.text)) for item in prepared.shown)
             session, index, first_shown = place or Place(new_id("ses"), 0, shown)
-            came = messages[_replies(messages) :]
             turn = Turn(
                 session=session,
                 index=index,
                 caller=chat.caller,
                 tenant=chat.tenant,
-                name=_named(chat),
-                came=came,
+                name=marks.name,
+                came=tuple(came[1:] if marks.tip else came),
                 reply=reply,
-                tools=tuple(map(self._tool, chat.prompt.tools)),
+                tools=tools,
                 student=answer.student,
                 finish=answer.finish,
                 memory=memory,
                 shown=shown,
                 blocked=answer.blocked,
-                asked=_digest(chat.caller, messages),
+                asked=marks.asked,
+                tip=tip,
+                said=alone,
                 created=datetime.fromtimestamp(now, UTC),
             )
             with self._record.transaction():
@@ -147,26 +183,37 @@ class Sessions:
                     self._drop(session)
                     return ""
                 self._record.put(TURN, turn.key, turn.model_dump(mode="json"))
-            self._put(_opened(turn, first_shown, _digest(chat.caller, (*messages, reply))))
+            self._put(_opened(turn, first_shown))
             self._forget_quiet(now)
             return session
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _find(self, chat: Chat, messages: tuple[ChatMessage, ...]) -> Place | None:
+    def _marks(self, chat: Chat) -> _Marks:
+        messages, name = chat.prompt.messages, chat.options.session
         replies = _replies(messages)
-        if not replies:
+        before = messages[: max(replies - 1, 0)]
+        alone = all(message.role == "system" for message in before)
+        return _Marks(
+            name=self._keyed([chat.tenant, chat.caller, name])[:32] if name else "",
+            asked=self._digest(chat, messages),
+            tip=self._digest(chat, messages[:replies]) if replies else "",
+            said="" if alone else self._digest(chat, messages[replies - 1 : replies]),
+        )
+
+    def _find(self, marks: _Marks) -> Place | None:
+        if not marks.tip:
             return None
-        asked, name = _digest(chat.caller, messages), _named(chat)
-        mine = [found for found in self._open.values() if found.name == name]
-        again = [found for found in mine if found.asked == asked and found.turns > 1]
+        mine = [found for found in self._open.values() if found.name == marks.name]
+        again = [found for found in mine if found.asked == marks.asked and found.turns > 1]
         if again:
             return Place(again[-1].session, again[-1].turns - 1, again[-1].shown)
-        if name and mine:
-            known = mine
-        else:
-            tips = self._tips.get(_digest(chat.caller, messages[:replies]), ())
-            known = [self._open[session] for session in tips if self._open[session].name in ("", name)]
+        known: list[Open] = []
+        if marks.name:  # a reply that is not the kept one was not to be kept, and what follows is about that one
+            known = [found for found in mine if marks.said in ("", found.said)]
+        if not known:
+            tips = self._tips.get(marks.tip, ())
+            known = [self._open[session] for session in tips if self._open[session].name in ("", marks.name)]
         return Place(known[-1].session, known[-1].turns, known[-1].shown) if known else None
 
     def _put(self, found: Open) -> None:
@@ -187,15 +234,39 @@ class Sessions:
                 break
             self._drop(found.session)
 
-    def _redacted(self, messages: Iterable[ChatMessage]) -> tuple[ChatMessage, ...]:
-        return tuple(map(self._clean, messages))
+    def _digest(self, chat: Chat, messages: Iterable[ChatMessage]) -> str:
+        """What a conversation is recognised by: who says what, whatever a client makes of ids, spaces and the order of
+        arguments."""
+        said = [
+            [
+                message.role,
+                _text(message.content).strip(),
+                [[call.name, _canonical(_text(call.arguments))] for call in message.calls],
+            ]
+            for message in messages
+        ]
+        return self._keyed([chat.tenant, chat.caller, said])
+
+    def _keyed(self, value: Any) -> str:
+        return hmac.digest(self._key, json.dumps(value).encode(), "sha256").hex()
 
     def _clean(self, message: ChatMessage) -> ChatMessage:
         calls = tuple(
-            ToolCall(call.id, self._redactor.text(call.name), self._redactor.document(_text(call.arguments)))
-            for call in message.calls
+            ToolCall(call.id, self._redactor.text(call.name), self._document(call.arguments)) for call in message.calls
         )
-        return replace(message, content=self._redactor.document(_text(message.content)), calls=calls)
+        return replace(message, content=self._document(message.content), calls=calls)
+
+    def _document(self, text: str) -> str:
+        """Redacted; what was JSON stays JSON where it was a bare number that had to go."""
+        text = _text(text)
+        clean = self._redactor.document(text)
+        before = _json(text)
+        if clean == text or before is None or too_deep(before) or _json(clean) is not None:
+            return clean
+        quoted = _json(text, str)
+        after = _json(self._redactor.document(json.dumps(quoted, ensure_ascii=False)))
+        restored = json.dumps(_unquoted(after, quoted, before), ensure_ascii=False)
+        return restored if self._redactor.text(restored) == restored else clean
 
     def _tool(self, tool: Tool) -> Tool:
         clean = self._redactor
@@ -227,8 +298,37 @@ def replace_text(shown: Shown, text: str) -> Shown:
     return shown if shown.text == text else shown.model_copy(update={"text": text})
 
 
-def _opened(turn: Turn, shown: tuple[Shown, ...], tip: str) -> Open:
-    return Open(turn.session, turn.index + 1, turn.name, shown, turn.asked, tip, turn.created.timestamp())
+def _opened(turn: Turn, shown: tuple[Shown, ...]) -> Open:
+    last = turn.created.timestamp()
+    return Open(turn.session, turn.index + 1, turn.name, shown, turn.asked, turn.tip, turn.said, last)
+
+
+def _key_of(record: Record) -> bytes:
+    """The workspace's key, made if there is none; of a record that lies in no folder, one for as long as this runs.
+
+    Raises:
+        TutelageError: it cannot be read or made.
+    """
+    made = secrets.token_bytes(KEY_BYTES)
+    if not record.name.endswith(FILE):
+        return made
+    path = Path(record.name).with_name(KEY_FILE)
+    part = path.with_name(f".{KEY_FILE}.{secrets.token_hex(8)}")
+    try:
+        if not path.exists():
+            try:
+                with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(made)
+                with suppress(FileExistsError):  # another process was quicker, and its key is the one
+                    os.link(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+        key = path.read_bytes()
+    except OSError as error:
+        raise TutelageError(f"the key that conversations are recognised with, {path}: {error.strerror}") from error
+    if len(key) != KEY_BYTES:
+        raise TutelageError(f"{path} is no key that conversations are recognised with; delete it to have one made")
+    return key
 
 
 def _replies(messages: Sequence[ChatMessage]) -> int:
@@ -237,20 +337,42 @@ def _replies(messages: Sequence[ChatMessage]) -> int:
     return places[-1] + 1 if places else 0
 
 
-def _named(chat: Chat) -> str:
-    """A digest, for the name may itself be what must not be kept."""
-    name = json.dumps([chat.caller, chat.options.session])
-    return sha256(name.encode()).hexdigest()[:32] if chat.options.session else ""
+def _numbered(messages: Iterable[ChatMessage]) -> Iterator[ChatMessage]:
+    """With ids of calls that are counted, for those that came may hold anything."""
+    ids: dict[str, str] = {}
+    for message in messages:
+        if message.role == "assistant":
+            ids = {call.id: f"call_{place}" for place, call in enumerate(message.calls, 1)}
+        calls = tuple(replace(call, id=ids[call.id]) for call in message.calls)
+        yield replace(message, calls=calls, call_id=ids.get(message.call_id, ""))
 
 
-def _digest(caller: str, messages: Iterable[ChatMessage]) -> str:
-    """What a conversation is recognised by: who says what, whatever a client makes of ids, spaces and the order of
-    arguments."""
-    said = [
-        [message.role, message.content.strip(), [[call.name, _canonical(call.arguments)] for call in message.calls]]
-        for message in messages
-    ]
-    return sha256(json.dumps([caller, said]).encode()).hexdigest()
+def _json(text: str, number: Callable[[str], Any] | None = None) -> Any:
+    """An object or a list; None for what is none.
+
+    Args:
+        number: what becomes of numbers; default: they are read.
+    """
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text, parse_int=number, parse_float=number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _unquoted(clean: Any, quoted: Any, before: Any) -> Any:
+    """`clean` with numbers as they were, where they were not replaced.
+
+    Args:
+        quoted: what `clean` was made of: `before` with its numbers as texts.
+    """
+    if isinstance(clean, dict) and isinstance(before, dict) and len(clean) == len(before):
+        pairs = zip(clean.items(), quoted.values(), before.values(), strict=True)
+        return {name: _unquoted(item, text, was) for (name, item), text, was in pairs}
+    if isinstance(clean, list) and isinstance(before, list) and len(clean) == len(before):
+        return [_unquoted(*items) for items in zip(clean, quoted, before, strict=True)]
+    return before if clean == quoted and isinstance(before, int | float) else clean
 
 
 def _text(text: str) -> str:

@@ -1,5 +1,7 @@
 """Which request belongs to which conversation, and what of it is in the record."""
 
+import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 from tutelage.record import Record
 from tutelage.redaction import Redactor
-from tutelage.serving.sessions import Sessions, Turn, drop_turns, open_turns
+from tutelage.serving.sessions import KEY_FILE, Sessions, Turn, drop_turns, open_turns
 from tutelage.serving.types import Answer, Chat, ChatMessage, Options, Prepared, Prompt, Sampling, TokenCount, ToolCall
 from tutelage.types import Tool
 
@@ -57,6 +59,10 @@ def sessions(record: Record, clock: Clock) -> Sessions:
 
 def keep(sessions: Sessions, asked: Chat, reply: Answer) -> str:
     return sessions.keep(Prepared(asked, asked.prompt, "served", record=True), reply, memory=False)
+
+
+def in_v7(*messages: ChatMessage) -> Chat:
+    return chat(*messages, session="v7")
 
 
 def turns_of(record: Record, session: str) -> list[Turn]:
@@ -154,3 +160,92 @@ def test_what_nobody_continues_is_let_go_of(sessions: Sessions, clock: Clock) ->
     keep(sessions, chat(user("Somebody else")), answer("Hello"))
 
     assert sessions.find(follow_up) is None
+
+
+def test_what_follows_on_a_reply_that_was_not_kept_is_not_kept_either(record: Record, sessions: Sessions) -> None:
+    """Otherwise it would be taken for what follows on the reply before."""
+    session = keep(sessions, in_v7(user("Capital of France?")), answer("Paris"))
+    before = (user("Capital of France?"), said("Paris"), user("Something private"))
+
+    assert keep(sessions, in_v7(*before, said("A reply not kept"), user("No, wrong.")), answer("Sorry")) == ""
+    assert len(turns_of(record, session)) == 1
+    shortened = (ChatMessage("system", "Be brief."), user("(a summary)"), said(" Paris"), user("Thanks"))
+    assert keep(sessions, in_v7(*shortened), answer("Welcome")) == session
+
+
+def test_a_name_that_is_given_to_another_tenants_key_finds_nothing(sessions: Sessions) -> None:
+    for name in ("", "v7"):
+        first = chat(user("Hi"), session=name)
+        assert keep(sessions, first, answer("Hello"))
+        further = chat(user("Hi"), said("Hello"), user("Go on"), session=name)
+        assert sessions.find(further) is not None
+        assert sessions.find(replace(further, tenant="another")) is None
+
+
+def test_conversations_that_differ_in_a_secret_alone_are_told_apart(record: Record, sessions: Sessions) -> None:
+    asked = [(user(f"My mail is {name}@example.org. Hi"),) for name in ("ann", "bob")]
+    first, second = (keep(sessions, chat(*one), answer("Hello")) for one in asked)
+
+    assert keep(sessions, chat(*asked[0], said("Hello"), user("Mine?")), answer("Yes")) == first
+    assert keep(sessions, chat(*asked[1], said("Hello"), user("Mine?")), answer("Yes")) == second
+
+
+def test_digests_are_of_no_use_without_a_key_that_is_not_in_the_record(tmp_path: Path, clock: Clock) -> None:
+    kept = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        record = Record.open(folder)
+        keep(Sessions(record, Redactor(), idle=IDLE, clock=clock), in_v7(user("Hi")), answer("Hello"))
+        kept.append(next(iter(record.items("turn").values())))
+        key = folder / KEY_FILE
+        assert (key.stat().st_mode & 0o777, len(key.read_bytes())) == (0o600, 32)
+        assert key.read_bytes().hex() not in str(kept[-1])
+    for field in ("name", "asked", "tip", "said"):
+        assert kept[0][field] != kept[1][field], field
+    assert (tmp_path / "a" / KEY_FILE).read_bytes() != (tmp_path / "b" / KEY_FILE).read_bytes()
+
+
+def test_ids_of_calls_are_counted_for_they_may_hold_anything(record: Record, sessions: Sessions) -> None:
+    calls = [ToolCall(f"my-key-{place}-AKIAIOSFODNN7EXAMPLE", "look", "{}") for place in (1, 2)]
+    session = keep(sessions, chat(user("Look")), answer("", *calls))
+    results = [ChatMessage("tool", "found", call_id=call.id) for call in reversed(calls)]
+    keep(sessions, chat(user("Look"), said("", *calls), *results), answer("Here"))
+
+    one, two = turns_of(record, session)
+    assert [call.id for call in one.reply.calls] == ["call_1", "call_2"]
+    assert [message.call_id for message in two.came] == ["call_2", "call_1"]
+    assert "my-key" not in str(record.items("turn"))
+
+
+def test_arguments_stay_json_where_a_number_is_taken_out(record: Record, sessions: Sessions) -> None:
+    written = '{"page_token": 1234567, "pages": [1, 2.50], "deep": {"card": 4111111111111111, "all": true}}'
+    session = keep(sessions, chat(user("Look")), answer("", ToolCall("c", "look", written)))
+
+    (turn,) = turns_of(record, session)
+    assert json.loads(turn.reply.calls[0].arguments) == {
+        "page_token": "[secret]",
+        "pages": [1, 2.5],
+        "deep": {"card": "[card]", "all": True},
+    }
+
+
+def test_nobody_waits_for_what_is_being_redacted(record: Record, clock: Clock) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Redactor):
+        def text(self, text: str) -> str:
+            begun.set()
+            assert go_on.wait(30)
+            return super().text(text)
+
+    sessions = Sessions(record, Slow(), idle=IDLE, clock=clock)
+    keeping = threading.Thread(target=keep, args=(sessions, chat(user("Hi")), answer("Hello")))
+    keeping.start()
+    assert begun.wait(30)
+    finding = threading.Thread(target=sessions.find, args=(chat(user("A"), said("B"), user("C")),))
+    finding.start()
+    finding.join(5)
+    waited = finding.is_alive()
+    go_on.set()
+    keeping.join(30)
+    finding.join(30)
+    assert not waited

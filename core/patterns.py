@@ -12,11 +12,14 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
+from math import inf
 
 MAX_PATTERN = 400
 MAX_WILDCARDS = 16
 MAX_TEXT = 1000
-"""Characters; a longer text matches nothing."""
+"""Characters; a longer text matches nothing, unless `fits` is asked."""
+MAX_WORK = 200_000
+"""Characters that `fits` looks at in a longer text, as often as it comes by them, where slots have to be tried."""
 MAX_SLOTS = 8
 """Slots that `slotted` makes at most; ``*`` stands for the rest."""
 
@@ -97,21 +100,17 @@ def matches(pattern: str, text: str, goal: str) -> bool:
     """Whether the whole of `text` fits `pattern`; never raises."""
     if problem(pattern) or len(text) > MAX_TEXT:
         return False
+    return bool(_reaches_end(_tokens(pattern), text, goal, inf))
+
+
+def fits(pattern: str, text: str, goal: str) -> bool | None:
+    """As `matches`, for a text of any length; None if it is too long to tell, and fits with anything in the slots."""
+    if len(text) <= MAX_TEXT or problem(pattern):
+        return matches(pattern, text, goal)
     tokens = _tokens(pattern)
-    if any(token not in text for token in tokens if token not in (GOAL, OTHER, ANY)):
+    if not _fits_loosely(tokens, text):
         return False
-    reached = {0}
-    for index, token in enumerate(tokens):
-        following = tokens[index + 1] if index + 1 < len(tokens) else None
-        if token == ANY:
-            reached = set(range(min(reached), len(text) + 1))
-        elif token in (GOAL, OTHER):
-            reached = _after_slot(text, reached, following, goal, wanted=token == GOAL)
-        else:
-            reached = {at + len(token) for at in reached if text.startswith(token, at)}
-        if not reached:
-            return False
-    return len(text) in reached
+    return _reaches_end(tokens, text, goal, MAX_WORK) if {GOAL, OTHER} & set(tokens) else True
 
 
 def generalise(text: str, goal: str) -> str:
@@ -210,17 +209,60 @@ def _fill(match: re.Match[str], filler: str) -> str:
     return match[0][:start] + filler + match[0][end:]
 
 
-def _after_slot(text: str, starts: set[int], following: str | None, goal: str, *, wanted: bool) -> set[int]:
-    """Positions at which a slot that begins at one of `starts` may end."""
-    ends = set()
+def _reaches_end(tokens: Sequence[str], text: str, goal: str, work: float) -> bool | None:
+    """Whether the whole of `text` fits; None if finding that out is more work than this."""
+    if any(token not in text for token in tokens if token not in (GOAL, OTHER, ANY)):
+        return False
+    reached = {0}
+    for index, token in enumerate(tokens):
+        following = tokens[index + 1] if index + 1 < len(tokens) else None
+        if token == ANY:
+            work -= len(text)
+            reached = set(range(min(reached), len(text) + 1))
+        elif token in (GOAL, OTHER):
+            reached, work = _after_slot(text, reached, following, goal, work, wanted=token == GOAL)
+        else:
+            reached = {at + len(token) for at in reached if text.startswith(token, at)}
+        if work < 0:
+            return None
+        if not reached:
+            return False
+    return len(text) in reached
+
+
+def _fits_loosely(tokens: Sequence[str], text: str) -> bool:
+    """Whether `text` fits with anything in the place of slots too: each literal where it first can stand."""
+    at, loose = 0, False
+    for index, token in enumerate(tokens):
+        if token in (GOAL, OTHER, ANY):
+            loose = True
+            continue
+        if index == len(tokens) - 1:
+            place = len(text) - len(token) if text.endswith(token) else -1
+        else:
+            place = text.find(token, at)
+        if place < at or (place > at and not loose):
+            return False
+        at, loose = place + len(token), False
+    return loose or at == len(text)
+
+
+def _after_slot(
+    text: str, starts: set[int], following: str | None, goal: str, work: float, *, wanted: bool
+) -> tuple[set[int], float]:
+    """Positions at which a slot that begins at one of `starts` may end, and what is left of `work`."""
+    ends = set[int]()
     for start in starts:
         end = start
-        while end < len(text) and text[end] != '"':
+        while end < len(text) and text[end] != '"' and work >= 0:
+            work -= 1
             end = min(end + (2 if text[end] == "\\" else 1), len(text))
             ready = end == len(text) if following is None else text.startswith(following, end)
-            if ready and end not in ends and text[start:end].strip() and occurs(text[start:end], goal) is wanted:
-                ends.add(end)
-    return ends
+            if ready and end not in ends:
+                work -= end - start
+                if text[start:end].strip() and occurs(text[start:end], goal) is wanted:
+                    ends.add(end)
+    return ends, work
 
 
 def _stands(text: str, goal: str) -> bool:

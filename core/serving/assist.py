@@ -1,6 +1,9 @@
 """What is done around the student: experiences before it answers, guardrails after, and keeping what was said."""
 
+import json
+import re
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
@@ -21,6 +24,11 @@ from tutelage.workspace import Workspace
 
 LONGEST_GOAL = 2000
 """Characters of a request that take part in a recall."""
+MOST_RULES = 256
+"""Environments, of all tenants, whose guardrails are kept at hand."""
+
+_TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"')
+_ARGUMENT = re.compile(r"[(,*]\s*([\w.$-]+)=")
 
 
 class Situation(NamedTuple):
@@ -68,14 +76,13 @@ class Assistance:
         )
 
     def blocked(self, prepared: Prepared, calls: tuple[ToolCall, ...]) -> Blocked | None:
-        """The first call that a guardrail forbids, by what was said last."""
+        """The first call that a guardrail forbids, by what was said last; also where that is too long to tell."""
         if not prepared.guardrails:
             return None
         messages = prepared.chat.prompt.messages
         goal, observation = situation(messages)[0], _last_said(messages)
         for call in calls:
-            meaning = tooling.meaning(tooling.call_from_openai(call.name, call.arguments))
-            rule = forbids(prepared.guardrails, meaning, observation, goal)
+            rule = _forbidden(prepared.guardrails, call, observation, goal)
             if rule is not None:
                 note = diagnosis_of(rule).evidence
                 return Blocked(rule.id, call, note, f"A call of {call.name} was held back. {_why(rule)}".strip())
@@ -116,6 +123,9 @@ class Assistance:
             trusts = self._memory.store(tenant).trusts
             found = (stand, tuple(rule for rule in rules if rule.status in statuses and trusts(rule)))
             with self._lock:
+                self._rules.pop(key, None)
+                while len(self._rules) >= MOST_RULES:  # callers name environments as they like
+                    del self._rules[next(iter(self._rules))]
                 self._rules[key] = found
         return found[1]
 
@@ -154,6 +164,33 @@ def _last_said(messages: tuple[ChatMessage, ...]) -> str:
             read = read_turn(message.content)[1] if message.role == "user" else ""
             said.insert(0, read or message.content)
     return "\n".join(said)
+
+
+def _forbidden(rules: Iterable[Experience], call: ToolCall, observation: str, goal: str) -> Experience | None:
+    """The first of the guardrails that forbids the call with its arguments in some order."""
+    for rule in rules:
+        for meaning in _meanings(call, rule):
+            if forbids([rule], meaning, observation, goal, careful=True) is not None:
+                return rule
+    return None
+
+
+def _meanings(call: ToolCall, rule: Experience) -> Iterator[str]:
+    """The call with its arguments as they were written, and with those that the rule names as it orders them, before
+    all others and behind them: in which order a model writes them changes nothing of what the call does."""
+    yield tooling.meaning(tooling.call_from_openai(call.name, call.arguments))
+    assert isinstance(rule.content, Guardrail), f"{rule.id} is not a guardrail"
+    try:
+        given = json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        return
+    names = _ARGUMENT.findall(_TEXTS.sub('""', rule.content.forbidden))
+    if not isinstance(given, dict) or len(given) < 2:
+        return
+    named = {name: given[name] for name in names if name in given}
+    others = {name: value for name, value in given.items() if name not in named}
+    for ordered in ({**named, **others}, {**others, **named}):
+        yield tooling.meaning(tooling.call_from_openai(call.name, json.dumps(ordered)))
 
 
 def _why(rule: Experience) -> str:

@@ -1,5 +1,6 @@
 """What is done around a request: experiences in, forbidden calls held back, the exchange kept or not."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,48 @@ def test_a_forbidden_call_is_held_back_with_the_remedy(workspace: Workspace) -> 
     assert assist.blocked(assist.prepare(chat(*here, tools=(DELETE,), guardrails=False)), (bad,)) is None
     workspace.memory.move(rule.id, Status.RETIRED, rule.change)
     assert assist.blocked(assist.prepare(chat(*here, tools=(DELETE,))), (bad,)) is None, "the newest ones are in force"
+    assist.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "seen", "held"),
+    [
+        ({"path": "/data", "text": "a"}, "up", True),
+        ({"text": "a", "path": "/data"}, "up", True),
+        ({"path": "/data", "text": "a" * 5000}, "up", True),
+        ({"path": "/tmp", "text": "a" * 5000}, "up", False),
+        ({"path": "/tmp", "text": "a" * 5000 + 'path="/data"'}, "up", False),
+        ({"path": "/data", "text": "a"}, '{"state": "up", "log": "' + "x" * 5000 + '"}', True),
+        ({"path": "/data", "text": "a"}, '{"state": "down", "log": "' + "x" * 5000 + '"}', False),
+        ({"path": "/data"}, "up", False),
+        ({"path": "/data", "text": "a", "force": True}, "up", False),
+        ({"sure": True, "path": "/data/all", "force": True}, "up", True),
+        ({"sure": True, "path": "/data/all"}, "up", False),
+    ],
+)
+def test_neither_length_nor_order_takes_a_call_past_a_guardrail(
+    workspace: Workspace, given: dict[str, Any], seen: str, held: bool
+) -> None:
+    patterns = ('write(path="/data", text="*")', 'write(path="/data/all"*force=true*)')
+    rules = (RULE.model_copy(update={"trigger": ("*up*",), "forbidden": pattern}) for pattern in patterns)
+    remember(workspace, *(experience(rule) for rule in rules))
+    assist = Assistance(workspace)
+    here = (ChatMessage("user", "Clean up"), ChatMessage("assistant", "ok"), ChatMessage("tool", seen))
+    found = assist.blocked(assist.prepare(chat(*here, tools=(DELETE,))), (ToolCall("1", "write", json.dumps(given)),))
+    assert (found is not None) is held
+    assist.close()
+
+
+def test_guardrails_at_hand_are_bounded_however_many_environments_are_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.serving.assist.MOST_RULES", 3)
+    (rule,) = remember(workspace, experience(RULE))
+    assist = Assistance(workspace)
+    for name in ("served", "a", "b", "c", "served"):
+        found = assist.prepare(chat(tools=(DELETE,), environment=name)).guardrails
+        assert [item.id for item in found] == ([rule.id] if name == "served" else [])
+    assert len(assist._rules) == 3
     assist.close()
 
 

@@ -24,6 +24,10 @@ import psutil
 from tutelage.secrets import without_secrets
 
 EXECUTE = "tutelage.jobs.execute"
+HANDLE = "TUTELAGE_JOB_HANDLE"
+"""Environment variable with the handle of the attempt, for the child to note: who started it may not get to."""
+ATTENDANT = "{attendant}"
+"""In a handle: the number of the attendant's process, which is not known before it is started."""
 FOLDER = "jobs"
 """In a workspace: what attempts wrote, one file each."""
 MOST, KEPT = 512 * 1024, 256 * 1024
@@ -44,11 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--program", default=EXECUTE, help="module to run")
     parser.add_argument("--cwd", type=Path, help="folder to run it in")
     parser.add_argument("--place", help="as `place` says where the job was sent from; refuse to run anywhere else")
+    parser.add_argument("--handle", default="", help="what the launcher knows the attempt by")
     asked = parser.parse_args(arguments)
     if asked.place is not None and (why := elsewhere(asked.workspace, asked.cwd, asked.place)):
         print(why, file=sys.stderr)
         return 1
     command = [sys.executable, "-m", asked.program, str(asked.workspace), asked.job, str(asked.attempt)]
+    os.environ[HANDLE] = asked.handle.replace(ATTENDANT, str(os.getpid()))
     return attend(command, output_file(asked.workspace, asked.job, asked.attempt), cwd=asked.cwd)
 
 
@@ -95,7 +101,8 @@ def attend(command: Sequence[str], output: Path, *, cwd: Path | None = None) -> 
         end_descendants(psutil.Process())
         reader.join(PATIENCE)
         if code:
-            file.write(f"{_how(code)}\n")
+            with suppress(OSError):  # no room
+                file.write(f"{_how(code)}\n")
     return code if code >= 0 else 128 - code
 
 
@@ -170,7 +177,8 @@ def last_lines(path: Path, *, characters: int) -> str:
 def _keep(stream: IO[bytes], file: BoundedFile) -> None:
     for line in _lines(stream):
         clean = without_secrets(line) + "\n"
-        file.write(clean)
+        with suppress(OSError):  # no room; what nobody reads any more would halt the job in the middle of a line
+            file.write(clean)
         with suppress(OSError):  # whoever started this may listen no longer
             sys.stdout.write(clean)
             sys.stdout.flush()

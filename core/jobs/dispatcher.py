@@ -16,8 +16,8 @@ from tutelage.errors import TutelageError
 from tutelage.jobs.execute import PERMANENT, failed
 from tutelage.jobs.kinds import Params, settings
 from tutelage.jobs.launcher import Launcher
-from tutelage.jobs.model import Job, State
-from tutelage.jobs.store import RUNS, JobStore
+from tutelage.jobs.model import RUNS, Job, State
+from tutelage.jobs.store import JobStore
 from tutelage.record import Record
 from tutelage.secrets import without_secrets
 
@@ -54,6 +54,9 @@ class Dispatcher:
         """Since when this one has seen that an attempt is to stop."""
         self._watched: set[str] = set()
         """Jobs that ran when this one last looked."""
+        self._cancelled_to = 0
+        self._unsettled: dict[str, str] = {}
+        """Cancelled jobs that may have left something half made, each with why it is still there."""
 
     def tick(self) -> int:
         """Take over what died, and start what is due, as far as there is room; how many jobs were started."""
@@ -61,6 +64,7 @@ class Dispatcher:
         self._tell({job.id for job in runs})
         running = self._look_after(runs)
         self._take_over()
+        self._settle()
         started = 0
         for job in self.store.takeable(self._clock()):
             if running + started >= self._config.at_once:
@@ -117,26 +121,37 @@ class Dispatcher:
     def _alive(self, job: Job) -> bool | None:
         try:
             return self._launcher.alive(job.handle) if job.handle else None
-        except TutelageError as error:  # where it runs cannot be asked; its lease tells
-            _LOG.warning("%s: %s", job.id, error)
+        except Exception as error:  # where it runs cannot be asked; its lease tells
+            self._warn(job, error)
             return None
 
     def _stop(self, job: Job, grace: float) -> None:
         try:
             self._launcher.stop(job.handle, grace=grace)
-        except TutelageError as error:  # it ends by itself when it finds its lease gone
-            _LOG.warning("%s: %s", job.id, error)
+        except Exception as error:  # it ends by itself when it finds its lease gone
+            self._warn(job, error)
+
+    def _output(self, job: Job) -> str:
+        try:
+            return self._launcher.output(job.handle)
+        except Exception as error:
+            self._warn(job, error)
+            return ""
+
+    def _warn(self, job: Job, error: Exception) -> None:
+        """What a launcher, which may be anybody's, cannot do for one job must not keep the others waiting."""
+        kind = "" if isinstance(error, TutelageError) else f"{type(error).__name__}: "
+        _LOG.warning("%s: launcher %r: %s", job.id, self._launcher.name, without_secrets(f"{kind}{error}"))
 
     def _bury(self, job: Job) -> None:
         """Take a job from a process that is dead, with what it wrote last."""
-        last = without_secrets(self._launcher.output(job.handle)).splitlines()
+        last = without_secrets(self._output(job)).splitlines()
         lines = [f"its process ended without a word; the last that it wrote:{'' if last else ' nothing'}", *last]
         self.store.say(job.id, job.last.attempt, lines, self._clock())
         reason = f"the process of {job.worker} died"
         found = self.store.abandon(job.id, job.last.attempt, reason, self._clock(), takeovers=self._config.takeovers)
         if found is not None:
             _LOG.warning("%s: %s; it is %s", job.id, reason, found.state)
-            self._settle(found)
 
     def _take_over(self) -> None:
         """Take the jobs whose lease has run out, and see that what ran them does not go on."""
@@ -144,27 +159,36 @@ class Dispatcher:
             _LOG.warning("%s: %s gave no sign of life", job.id, job.worker)
             if job.handle:
                 self._stop(job, 0)
-            self._settle(self.store.get(job.id))
 
-    def _settle(self, job: Job) -> None:
-        """Clean up after a job whose process could not, since it died while it was told to stop."""
-        begun = any(
-            body.get("job") == job.id and body["status"] == "running" for body in self._record.items("loop").values()
-        )
-        if job.state is not State.CANCELLED or not begun:
+    def _settle(self) -> None:
+        """Clean up after cancelled jobs that did not themselves: their processes died while they were told to stop, or
+        had ended with the cycle unfinished before."""
+        found, self._cancelled_to = self.store.cancelled(self._cancelled_to)
+        self._unsettled.update(dict.fromkeys(found - self._unsettled.keys(), ""))
+        if not self._unsettled:
+            return
+        begun = {body.get("job") for body in self._record.items("loop").values() if body["status"] == "running"}
+        self._unsettled = {job: why for job, why in self._unsettled.items() if job in begun}
+        if not self._unsettled:
             return
         from tutelage.cycle_lock import cycle_lock
         from tutelage.giving_up import settle
         from tutelage.workspace import Workspace
 
+        names = ", ".join(sorted(self._unsettled))
         try:
             with (
+                cycle_lock(self._folder, f"cleaning up after {names}"),
                 closing(Workspace(settings(self._folder, Params()), remember=False)) as workspace,
-                cycle_lock(self._folder, f"cleaning up after {job.id}"),
             ):
                 settle(workspace)
-        except TutelageError as error:
-            _LOG.warning("%s: the next cycle cleans up after it: %s", job.id, error)
+        except TutelageError as error:  # a process that is still ending, or a cycle by hand
+            why = str(error)
+            if why not in self._unsettled.values():
+                _LOG.warning("%s: the next cycle cleans up after it: %s", names, why)
+            self._unsettled = dict.fromkeys(self._unsettled, why)
+        else:
+            self._unsettled = {}
 
     # -- what is due ----------------------------------------------------------------------------
 
@@ -176,7 +200,7 @@ class Dispatcher:
         try:
             handle = self._launcher.start(self._folder, job.id, attempt)
         except TutelageError as error:
-            reason = f"the launcher {self._launcher.name!r} could not start it: {error}"
+            reason = without_secrets(f"the launcher {self._launcher.name!r} could not start it: {error}")
             _LOG.warning("%s: %s", job.id, reason)
             permanent = isinstance(error, PERMANENT)
             failed(self.store, job, attempt, reason, self._config, self._clock(), permanent=permanent)

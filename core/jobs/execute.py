@@ -26,6 +26,7 @@ from tutelage.errors import (
     UnknownName,
     WorkspaceBusy,
 )
+from tutelage.jobs.attend import HANDLE
 from tutelage.jobs.heart import Heart
 from tutelage.jobs.kinds import Params, settings
 from tutelage.jobs.lines import JobReporter
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder, attempt = Path(workspace).resolve(), int(number)
     with closing(Record.open(folder, create=False)) as record:
         store, worker = JobStore(record), f"{platform.node()}:{os.getpid()}"
-        if not store.started(job_id, attempt, worker, "", time.time()):
+        if not store.started(job_id, attempt, worker, os.environ.get(HANDLE, ""), time.time()):
             print(f"attempt {attempt} of {job_id} is not this process's to run", file=sys.stderr)
             return NOT_OURS
         try:

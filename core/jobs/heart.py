@@ -21,6 +21,10 @@ _LOG = logging.getLogger(__name__)
 
 ENDED = 4
 """Exit code of a process that ends at once, where it does not lead its group."""
+SOON = 60.0
+"""Seconds: an attempt that is handed back earlier hardly got anywhere."""
+IN_A_ROW = 3
+"""From the third of those in a row on, the job waits as after failures: whoever ends it each time would for ever."""
 TRIES = 10
 """How often the end of a job is noted while the database is busy."""
 
@@ -75,7 +79,8 @@ class Heart(Thread):
         try:
             if hand_back:
                 self._keep_lines()
-                store.again(self._job, self._attempt, Again.BUSY, hand_back, due=now, now=now)
+                due = now + self._pause(now)
+                store.again(self._job, self._attempt, Again.HANDED_BACK, hand_back, due=due, now=now)
                 _end_process(hand_back)
             answer = store.beat(self._job, self._attempt, now, self._config.lease, self._report.told()[0])
             if answer is False:
@@ -89,6 +94,11 @@ class Heart(Thread):
             return
         if answer == CANCEL:
             self._report.cancel()
+
+    def _pause(self, now: float) -> float:
+        """Seconds before the next attempt of a job that is handed back: none, unless that is all that happens to it."""
+        further = self._store.get(self._job).handed_back_at_once(now, SOON) - IN_A_ROW
+        return min(self._config.backoff_most, self._config.backoff * 2.0 ** min(further, 50)) if further >= 0 else 0.0
 
     def _keep_lines(self) -> None:
         lines = self._report.told()[1]

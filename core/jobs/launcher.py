@@ -13,7 +13,8 @@ class Launcher(Protocol):
     """Starts ``python -m tutelage.jobs.execute WORKSPACE JOB ATTEMPT`` somewhere that sees the workspace.
 
     That process takes over the lease, sends heartbeats, runs the job and notes how it ended. A launcher starts it,
-    can tell whether it lives, and ends it; what is true about the job is in the record alone.
+    can tell whether it lives, and ends it; what is true about the job is in the record alone. The record may hold
+    handles that another launcher gave, before the settings named this one: of those it knows nothing.
     """
 
     name: str

@@ -27,7 +27,7 @@ class JobReporter(Reporter):
 
     def __call__(self, what: str, done: int, total: int) -> None:
         with self._lock:
-            self._progress = Progress(what=what, done=done, total=total)
+            self._progress = Progress(what=without_secrets(what), done=done, total=total)
         super().__call__(what, done, total)
         self._cancel_here()
 

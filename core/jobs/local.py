@@ -3,6 +3,7 @@
 import fcntl
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import psutil
 
 from tutelage.config import JobsConfig
 from tutelage.errors import TutelageError
-from tutelage.jobs.attend import EXECUTE, end_descendants, last_lines, output_file
+from tutelage.jobs.attend import ATTENDANT, EXECUTE, end_descendants, last_lines, output_file
 
 ATTEND = "tutelage.jobs.attend"
 ATTEMPTS_KEPT = 200
@@ -60,9 +61,10 @@ class LocalLauncher:
 
     def _start(self, workspace: Path, job: str, attempt: int, output: Path) -> str:
         own = () if self._program == EXECUTE else ("--program", self._program)
+        handle = _handle(ATTENDANT, job, attempt)
         with output.open("ab") as errors:  # of the attendant itself, which keeps what the job writes
             process = subprocess.Popen(
-                [sys.executable, "-m", ATTEND, *own, str(workspace), job, str(attempt)],
+                [sys.executable, "-m", ATTEND, *own, "--handle", handle, str(workspace), job, str(attempt)],
                 env={**os.environ, "PYTHONSAFEPATH": "1"},  # whatever lies in this folder is not to be imported
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -74,16 +76,17 @@ class LocalLauncher:
         return handle
 
     def alive(self, handle: str) -> bool | None:
-        """Whether it runs; None: it was started on another machine."""
+        """Whether it runs; None: it was started on another machine, or by another launcher."""
         if handle in self._children:
             if self._children[handle].poll() is None:
                 return True
             del self._children[handle]
-        host, pid, job, attempt = handle.rsplit("/", 3)
-        if host != platform.node():
+        known = _parts(handle)
+        if known is None or known[0] != platform.node():
             return None
+        _, pid, job, attempt = known
         try:
-            return self._attends(psutil.Process(int(pid)), job, int(attempt))
+            return self._attends(psutil.Process(pid), job, attempt)
         except psutil.NoSuchProcess:
             return False
 
@@ -107,8 +110,8 @@ class LocalLauncher:
 
     def output(self, handle: str) -> str:
         """The last lines that it wrote."""
-        _, _, job, attempt = handle.rsplit("/", 3)
-        return last_lines(output_file(self._workspace, job, int(attempt)), characters=SHOWN)
+        known = _parts(handle)
+        return last_lines(output_file(self._workspace, *known[2:]), characters=SHOWN) if known is not None else ""
 
     def _started(self, job: str, attempt: int) -> str:
         """The handle of an attempt that runs although nobody got to note it; empty: it does not."""
@@ -129,8 +132,14 @@ class LocalLauncher:
         return ATTEND in line and line[-3:] == [str(self._workspace.resolve()), job, str(attempt)]
 
 
-def _handle(pid: int, job: str, attempt: int) -> str:
+def _handle(pid: int | str, job: str, attempt: int) -> str:
     return f"{platform.node()}/{pid}/{job}/{attempt}"
+
+
+def _parts(handle: str) -> tuple[str, int, str, int] | None:
+    """Host, process, job and attempt; None of a handle that another launcher gave."""
+    found = re.fullmatch(r"(.*)/(\d+)/([^/]+)/(\d+)", handle)
+    return (found[1], int(found[2]), found[3], int(found[4])) if found is not None else None
 
 
 def _forget_oldest(folder: Path) -> None:

@@ -22,6 +22,8 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+RUNS = (State.LEASED, State.RUNNING)
+"""States in which a job has a lease, and only in these."""
 OVER = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 NEXT: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.LEASED, State.CANCELLED}),
@@ -41,7 +43,9 @@ class Again(StrEnum):
     FAILED = "failed"
     TAKEN_OVER = "taken over"
     BUSY = "busy"
-    """Something else ran where it would have, or its process was told to end; that counts against nothing."""
+    """Something else ran where it would have; that counts against nothing."""
+    HANDED_BACK = "handed back"
+    """Its process was told to end; that counts against nothing either."""
     BY_HAND = "by hand"
     """The counts of failures and takeovers begin anew."""
 
@@ -122,6 +126,18 @@ class Job(Frozen):
             why = move.result.get("again") if move.state is State.QUEUED else None
             count = 0 if why == Again.BY_HAND else count + (why == again)
         return count
+
+    def handed_back_at_once(self, now: float, seconds: float) -> int:
+        """How many attempts in a row were handed back before they had run for so long, counting the present one as
+        handed back now."""
+        began, count = now, 0
+        for move in self.moves:
+            if move.state in RUNS:
+                began = move.created.timestamp()
+            elif move.state is State.QUEUED:
+                handed = move.result.get("again") == Again.HANDED_BACK
+                count = count + 1 if handed and move.created.timestamp() - began < seconds else 0
+        return count + 1 if self.state in RUNS and now - began < seconds else 0
 
 
 class Line(Frozen):

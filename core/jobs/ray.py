@@ -75,7 +75,7 @@ class RayLauncher:
         own = () if self._program == EXECUTE else ("--program", self._program)
         python = self._config.ray_python or sys.executable
         here = ("--cwd", os.getcwd(), "--place", place(folder))
-        command = [python, "-m", ATTEND, *own, *here, str(folder), job, str(attempt)]
+        command = [python, "-m", ATTEND, *own, *here, "--handle", handle, str(folder), job, str(attempt)]
         try:
             self._client.submit_job(
                 entrypoint=shlex.join(command),
@@ -90,7 +90,7 @@ class RayLauncher:
 
     def alive(self, handle: str) -> bool | None:
         """Whether it runs, or waits in the cluster; None: the cluster does not answer or does not know it, or it is
-        of the workspace that this one was restored or copied from."""
+        of the workspace that this one was restored or copied from, or of another launcher."""
         if not handle.endswith(_mark(self._workspace.resolve())):
             return None
         try:
@@ -110,6 +110,8 @@ class RayLauncher:
 
     def output(self, handle: str) -> str:
         """The last lines that the job wrote, else what Ray says about it."""
+        if not handle.endswith(_mark(self._workspace.resolve())):
+            return ""
         job, attempt, _ = handle.rsplit("-", 2)
         said = last_lines(output_file(self._workspace, job, int(attempt)), characters=SHOWN)
         if said:

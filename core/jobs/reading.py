@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from tutelage.errors import RecordError
-from tutelage.jobs.model import LANES, OVER, Job, Line, Move, Progress, State
+from tutelage.jobs.model import LANES, RUNS, Job, Line, Move, Progress, State
 from tutelage.record import Record
 from tutelage.record_tables import JOB_LINES, JOB_MOVES, JOBS, LEASES
 from tutelage.service_config import JobKind
@@ -40,21 +40,39 @@ class JobReader:
         """Newest first; no states: in any."""
         with self.record.reading() as connection:
             wanted = [JOBS.c.kind == kind] if kind is not None else []
-            if states:
-                wanted.append(JOBS.c.id.in_(_in_state(states)))
+            if states and set(states) == set(RUNS):  # asked for all the time, and few whatever is in the record
+                wanted.append(JOBS.c.id.in_(select(LEASES.c.job)))
+            elif states:
+                wanted.append(JOBS.c.id.in_(select(JOB_MOVES.c.job).where(*_in_state(states))))
             return self._jobs(connection, *wanted, newest=True, limit=limit)
 
     def takeable(self, now: float, limit: int = 50) -> list[Job]:
         """The oldest queued jobs that are due and whose lane is free.
 
-        A lane is kept for the job that ran in it last until that one is over: between two attempts it may have left
-        something unfinished that no other can go on with.
+        A lane is kept for the jobs that ran in it until they are over: between two attempts one may have left something
+        unfinished that no other can go on with. Which of them did is not known here, so each may look, whoever is due
+        for longest first.
         """
         with self.record.reading() as connection:
-            wanted: list[ColumnElement[bool]] = [JOBS.c.id.in_(_in_state((State.QUEUED,), due=now))]
-            for lane, job_id in self._lanes(connection).items():
-                wanted.append(JOBS.c.kind.not_in(_kinds(lane)) | (JOBS.c.id == job_id))
-            return self._jobs(connection, *wanted, limit=limit)
+            busy = set(connection.execute(select(LEASES.c.lane)).scalars()) - {None}
+            queued = [(LANES.get(JobKind(row.kind)), row) for row in self._queued(connection)]
+            kept = {lane: {row.id for its, row in queued if its == lane and row.attempt} for lane in LANES.values()}
+            ids = [
+                row.id
+                for lane, row in queued
+                if row.due <= now and (lane is None or (lane not in busy and (not kept[lane] or row.id in kept[lane])))
+            ]
+            found = self._jobs(connection, JOBS.c.id.in_(ids[:limit])) if ids else []
+        keepers = {job_id for jobs in kept.values() for job_id in jobs}
+        in_turn = iter(sorted((job for job in found if job.id in keepers), key=lambda job: job.last.due))
+        return [next(in_turn) if job.id in keepers else job for job in found]
+
+    def cancelled(self, after: int = 0) -> tuple[set[str], int]:
+        """Jobs that were cancelled since the move numbered `after`, and the number to ask with next."""
+        with self.record.reading() as connection:
+            newest = connection.execute(select(func.max(JOB_MOVES.c.n))).scalar() or 0
+            since = (JOB_MOVES.c.n > after, JOB_MOVES.c.n <= newest, JOB_MOVES.c.state == State.CANCELLED.value)
+            return set(connection.execute(select(JOB_MOVES.c.job).where(*since)).scalars()), newest
 
     def lines(self, job_id: str, after: int = 0) -> list[Line]:
         """What a job said since the line numbered `after`."""
@@ -75,17 +93,11 @@ class JobReader:
             raise RecordError(f"{self.record.name} has no job {job_id!r}")
         return row
 
-    def _lanes(self, connection: Connection) -> dict[str, str]:
-        """Which job each lane is kept for: the one that was last taken in it, while it is not over."""
-        newest = select(func.max(JOB_MOVES.c.n)).join(JOBS, JOBS.c.id == JOB_MOVES.c.job)
-        kept = {}
-        for lane in set(LANES.values()):
-            leased = JOB_MOVES.c.state == State.LEASED.value
-            taken = newest.where(leased, JOBS.c.kind.in_(_kinds(lane))).scalar_subquery()
-            job = connection.execute(select(JOB_MOVES.c.job).where(JOB_MOVES.c.n == taken)).scalar()
-            if job is not None and State(self._last(connection, job).state) not in OVER:
-                kept[lane] = str(job)
-        return kept
+    def _queued(self, connection: Connection) -> Sequence[Row[Any]]:
+        """Queued jobs in the order in which they were submitted; ``attempt`` tells those that ran before."""
+        columns = (JOBS.c.id, JOBS.c.kind, JOB_MOVES.c.attempt, JOB_MOVES.c.due)
+        query = select(*columns).join(JOBS, JOBS.c.id == JOB_MOVES.c.job).where(*_in_state((State.QUEUED,)))
+        return connection.execute(query.order_by(JOBS.c.n)).all()
 
     def _jobs(self, connection: Connection, *wanted: Any, newest: bool = False, limit: int | None = None) -> list[Job]:
         """Jobs with their moves and leases, in the order in which they were submitted or the other way round."""
@@ -128,17 +140,11 @@ def _as_move(row: Row[Any]) -> Move:
     )
 
 
-def _kinds(lane: str) -> list[str]:
-    return [kind.value for kind, name in LANES.items() if name == lane]
-
-
-def _in_state(states: Collection[State], *, due: float | None = None) -> Any:
-    """Query for the ids of jobs whose last move is into one of these."""
-    last = select(func.max(JOB_MOVES.c.n)).group_by(JOB_MOVES.c.job)
-    query = select(JOB_MOVES.c.job).where(
-        JOB_MOVES.c.n.in_(last), JOB_MOVES.c.state.in_([item.value for item in states])
-    )
-    return query if due is None else query.where(JOB_MOVES.c.due <= due)
+def _in_state(states: Collection[State]) -> tuple[Any, Any]:
+    """Where the last move of a job is, if it is into one of these."""
+    later = JOB_MOVES.alias()
+    follows = select(later.c.n).where(later.c.job == JOB_MOVES.c.job, later.c.n > JOB_MOVES.c.n)
+    return JOB_MOVES.c.state.in_([item.value for item in states]), ~follows.exists()
 
 
 def _zoned(moment: datetime) -> datetime:

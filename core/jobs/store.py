@@ -19,16 +19,15 @@ from tutelage.config import CONFIG_FILE
 from tutelage.database import FILE
 from tutelage.errors import RecordError
 from tutelage.jobs.kinds import params_of, settings
-from tutelage.jobs.model import CANCEL, LANES, NEXT, OVER, Again, Cancel, Job, Progress, State
+from tutelage.jobs.model import CANCEL, LANES, NEXT, OVER, RUNS, Again, Cancel, Job, Progress, State
 from tutelage.jobs.reading import JobReader
 from tutelage.record_tables import JOB_LINES, JOB_MOVES, JOBS, LEASES
+from tutelage.secrets import without_secrets
 from tutelage.service_config import JobKind, JobsConfig
 from tutelage.types import new_id
 
 LONGEST_LINE = 4000
 """Characters of a line; the rest is cut off."""
-RUNS = (State.LEASED, State.RUNNING)
-"""States in which a job has a lease."""
 
 
 class JobStore(JobReader):
@@ -297,7 +296,7 @@ class JobStore(JobReader):
                 state=state.value,
                 attempt=(last.attempt if last is not None else 0) if attempt is None else attempt,
                 worker=worker,
-                reason=reason,
+                reason=without_secrets(reason),  # messages of errors may quote what was sent
                 due=due,
                 result=json.dumps(result or {}, sort_keys=True),
                 created=_moment(now),

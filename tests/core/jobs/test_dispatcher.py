@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.config import Config, JobsConfig
+from tutelage.config import CONFIG_FILE, Config, JobsConfig, load_config
+from tutelage.cycle_lock import cycle_lock
 from tutelage.errors import ConfigError, TutelageError
 from tutelage.jobs.dispatcher import CANCEL_GRACE, Dispatcher
 from tutelage.jobs.model import Again, Job, State
@@ -163,6 +164,46 @@ def test_a_job_that_does_not_stop_is_ended_after_a_grace(stand: Stand) -> None:
     stand.dispatcher.tick()
     assert stand.store.get(job.id).state is State.CANCELLED
     assert stand.dispatcher.idle()
+
+
+def test_a_launcher_that_knows_nothing_of_a_job_keeps_nobody_waiting(stand: Stand) -> None:
+    foreign, other = stand.started(), stand.started()
+    del stand.launcher.living[foreign.handle]  # so that it raises, as one that did not give that handle may
+    stand.launcher.living[other.handle] = None
+    stand.now += 61
+    stand.dispatcher.tick()
+    assert [stand.store.get(job.id).times(Again.TAKEN_OVER) for job in (foreign, other)] == [1, 1]
+
+
+def test_what_a_cancelled_job_left_unfinished_is_cleaned_up_whoever_ended_it(stand: Stand, tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text(load_config(None, ["teacher.model=expert/toy"]).model_dump_json())
+
+    def begun(cycle: int) -> Job:
+        job = stand.started("train")
+        stand.record.put("loop", str(cycle), {"kind": "train", "status": "running", "job": job.id})
+        (tmp_path / "students" / f"{cycle}.checkpoints").mkdir(parents=True)
+        return job
+
+    def status(cycle: int) -> str:
+        left = (tmp_path / "students" / f"{cycle}.checkpoints").exists()
+        return f"{(stand.record.get('loop', str(cycle)) or {})['status']}{', half made' if left else ''}"
+
+    job = begun(1)  # is told to end, and hands itself back
+    stand.store.cancel(job.id, "hand:test")
+    assert stand.store.again(job.id, 1, Again.HANDED_BACK, "SIGTERM", due=stand.now, now=stand.now)
+    stand.dispatcher.tick()
+    assert (stand.store.get(job.id).state, status(1)) == (State.CANCELLED, "cancelled")
+
+    job = begun(2)
+    assert stand.store.finish(job.id, 1, State.FAILED, now=stand.now)
+    stand.dispatcher.tick()
+    assert status(2) == "running, half made", "so that a retry goes on with it"
+    stand.store.cancel(job.id, "hand:test", stand.now)
+    with cycle_lock(tmp_path, "its process, which is still ending"):
+        stand.dispatcher.tick()
+        assert status(2) == "running, half made"
+    stand.dispatcher.tick()
+    assert status(2) == "cancelled"
 
 
 def test_another_dispatcher_goes_on_with_what_runs(stand: Stand, tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.config import CONFIG_FILE, load_config
+from tutelage.config import CONFIG_FILE, JobsConfig, load_config
 from tutelage.cycle_lock import cycle_lock
-from tutelage.errors import WorkspaceBusy
+from tutelage.errors import TutelageError, WorkspaceBusy
 from tutelage.jobs import execute
+from tutelage.jobs.heart import Heart
+from tutelage.jobs.lines import JobReporter
 from tutelage.jobs.model import Again, Job, State
 from tutelage.jobs.store import JobStore
+from tutelage.progress import Reporter
 from tutelage.record import Record
 
 SETTINGS = ("jobs.backoff=30", "jobs.attempts=2", "jobs.heartbeat=0.1", "teacher.model=expert/toy")
@@ -61,9 +64,42 @@ def test_a_job_that_succeeds_says_what_came_of_it_and_another_process_cannot_run
 
 
 def test_what_another_attempt_would_meet_again_fails_at_once(queue: Queue) -> None:
-    job = queue.run(queue.submit("evaluate", {"policy": "nobody"}))
+    job = queue.run(queue.submit("evaluate", {"policy": "expert/nobody"}))
     assert (job.state, job.last.attempt) == (State.FAILED, 1)
-    assert job.last.reason.startswith("UnknownName: unknown policy 'nobody'")
+    assert job.last.reason.startswith("UnknownName: ")
+    assert "nobody" in job.last.reason
+
+
+def test_reasons_and_progress_are_kept_without_secrets(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "sk-verysecretindeed1234"
+
+    def quotes_what_it_sent(record: object, folder: object, job: object, report: Reporter) -> None:
+        report(f"asking with {key}", 1, 2)
+        time.sleep(0.3)  # some heartbeats
+        seen.append(queue.store.get(asked.id).progress.what)
+        raise TutelageError(f"refused: Authorization {key}")
+
+    seen: list[str] = []
+    monkeypatch.setattr("tutelage.jobs.work.work", quotes_what_it_sent)
+    asked = queue.submit("collect", ONE_EPISODE)
+    job = queue.run(asked)
+    assert seen == ["asking with [secret]"]
+    assert "Authorization [secret]" in job.last.reason
+
+
+def test_what_is_handed_back_again_and_again_waits_in_the_end(queue: Queue) -> None:
+    job, config, now = queue.submit("evaluate"), JobsConfig(backoff=30, backoff_most=50), time.time()
+    waits = []
+    for lasted in (1, 1, 100, 1, 1, 1, 1, 1):
+        attempt = queue.store.lease(job.id, "one", now, 60)
+        assert attempt is not None
+        assert queue.store.started(job.id, attempt, "host:1", "", now)
+        now += lasted
+        pause = Heart(queue.store, job.id, attempt, config, JobReporter())._pause(now)
+        waits.append(pause)
+        queue.store.again(job.id, attempt, Again.HANDED_BACK, "told to end", due=now + pause, now=now)
+        now += pause
+    assert waits == [0, 0, 0, 0, 0, 30, 50, 50], "one that got somewhere in between begins the count anew"
 
 
 def test_a_programming_error_is_told_and_tried_again(queue: Queue) -> None:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tutelage.config import JobsConfig
-from tutelage.jobs.attend import KEPT, MOST, BoundedFile, elsewhere, last_lines, output_file, place
+from tutelage.jobs.attend import HANDLE, KEPT, MOST, BoundedFile, elsewhere, last_lines, output_file, place
 from tutelage.jobs.launcher import launcher
 from tutelage.jobs.local import ATTEMPTS_KEPT, LocalLauncher
 from tutelage.record import Record
@@ -163,6 +163,31 @@ def test_handles_hold_across_processes_and_pids_that_are_used_again(jobs: Jobs) 
     launched.stop(f"{host}/{os.getpid()}/{job}/{attempt}", grace=0)
     launched.stop(handle, grace=0)
     assert launched.alive(handle) is False
+
+
+def test_of_a_handle_that_another_launcher_gave_nothing_is_known(jobs: Jobs) -> None:
+    """Jobs may run while the settings come to name another launcher; their leases tell about them."""
+    launched = jobs.launcher()
+    for foreign in ("job_3f2a-1-0a1b2c3d", "pod/job_1", ""):
+        assert launched.alive(foreign) is None
+        launched.stop(foreign, grace=0)
+        assert launched.output(foreign) == ""
+
+
+def test_a_job_knows_its_handle_also_if_nobody_else_got_to_note_it(jobs: Jobs) -> None:
+    launched, handle = jobs.start(f"import os; print(os.environ[{HANDLE!r}])")
+    ended(launched, handle)
+    assert launched.output(handle) == handle
+
+
+def test_a_job_is_read_to_its_end_also_when_the_disk_is_full(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("/dev/full")
+    job = "print('x' * 1_000_000, flush=True); open('done', 'w').close(); raise SystemExit(3)"
+    attended = "import sys; from pathlib import Path; from tutelage.jobs.attend import attend; " + (
+        f"sys.exit(attend([sys.executable, '-c', {job!r}], Path('out'), cwd=Path()))"
+    )
+    found = subprocess.run([sys.executable, "-c", attended], cwd=tmp_path, timeout=60, check=False, capture_output=True)
+    assert (found.returncode, (tmp_path / "done").exists()) == (3, True)
 
 
 def test_a_job_that_is_asked_to_end_may_tidy_up(jobs: Jobs) -> None:

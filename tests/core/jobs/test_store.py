@@ -1,17 +1,22 @@
 """The queue: who gets a job, what a lost lease may still do, and which states follow."""
 
+from collections import Counter
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy import insert
 
 from tutelage.errors import ConfigError, RecordError
-from tutelage.jobs.model import CANCEL, LANES, NEXT, OVER, Again, Job, Progress, State
-from tutelage.jobs.store import RUNS, JobStore
+from tutelage.jobs.model import CANCEL, LANES, NEXT, OVER, RUNS, Again, Job, Progress, State
+from tutelage.jobs.store import JobStore
 from tutelage.record import Record
+from tutelage.record_tables import JOB_MOVES, JOBS
 from tutelage.service_config import JobKind
 
 BEGAN = 1_800_000_000.0
@@ -74,6 +79,49 @@ def test_one_runs_per_lane_and_a_lane_is_kept_between_attempts(store: JobStore) 
     assert [job.id for job in store.takeable(BEGAN + 100)] == [second.id]
     store.cancel(second.id, "hand:test", BEGAN)
     assert [job.id for job in store.takeable(BEGAN)] == [first.id]
+
+
+def test_a_lane_is_kept_for_all_that_ran_in_it_so_that_whoever_has_something_unfinished_gets_there(
+    store: JobStore,
+) -> None:
+    """Not for the last one alone, which may have to wait for another that was retried meanwhile, and would for ever."""
+    first, second, third = queued(store), queued(store), queued(store)
+    assert store.lease(first.id, "one", BEGAN, LEASE) == 1
+    assert store.finish(first.id, 1, State.FAILED, now=BEGAN)
+    assert store.lease(second.id, "one", BEGAN, LEASE) == 1
+    store.retry(first.id, "hand:test", BEGAN)
+    assert store.takeable(BEGAN) == [], "the lane is taken"
+    store.again(second.id, 1, Again.BUSY, "the cycle is another's", due=BEGAN + 5, now=BEGAN)
+    assert [job.id for job in store.takeable(BEGAN + 5)] == [first.id, second.id], "but not the one that never ran"
+    assert store.lease(first.id, "one", BEGAN + 5, LEASE) == 2
+    store.again(first.id, 2, Again.BUSY, "or the other way round", due=BEGAN + 6, now=BEGAN)
+    assert [job.id for job in store.takeable(BEGAN + 6)] == [second.id, first.id], "who is due for longest first"
+    for job, attempt in ((first, 3), (second, 2)):
+        assert store.lease(job.id, "one", BEGAN + 6, LEASE) == attempt
+        assert store.finish(job.id, attempt, State.FAILED, now=BEGAN)
+    assert [job.id for job in store.takeable(BEGAN)] == [third.id]
+
+
+def test_looking_at_the_queue_takes_no_longer_for_all_that_is_over(store: JobStore) -> None:
+    """Counted in steps of SQLite's machine, of which sorting and grouping all moves would take many."""
+    job, over = running(store), 3000
+    rows = [{"id": f"job_{n}", "key": str(n), "kind": "evaluate", "by": "", "params": "{}"} for n in range(over)]
+    made = {"created": datetime.now(UTC)}
+    move = {"worker": "", "reason": "", "due": 0.0, "result": "{}", **made}
+    with store.record.transaction() as connection:
+        connection.execute(insert(JOBS), [{**row, **made} for row in rows])
+        for state in (State.QUEUED, State.LEASED, State.RUNNING, State.SUCCEEDED):
+            moves = [{"job": row["id"], "state": state.value, "attempt": 0, **move} for row in rows]
+            connection.execute(insert(JOB_MOVES), moves)
+    with store.record.reading() as connection:
+        steps = Counter[str]()
+        kernel: Any = connection.connection.driver_connection
+        for name, look in {"runs": lambda: store.jobs(RUNS), "takeable": lambda: store.takeable(BEGAN)}.items():
+            kernel.set_progress_handler(lambda name=name: steps.update([name]) or 0, 10)
+            assert [item.id for item in look()] == ([job.id] if name == "runs" else [])
+            kernel.set_progress_handler(None, 0)
+    assert steps["runs"] * 10 < over
+    assert steps["takeable"] * 10 < 35 * over
 
 
 def test_a_lost_lease_notes_nothing(store: JobStore) -> None:

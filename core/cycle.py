@@ -162,7 +162,7 @@ def train(workspace: Workspace, cycle: int, report: Reporter, stages: Sequence[S
     left_out = [name for name in workspace.suite.names if name not in workspace.trained_on.names]
     if left_out:
         report.say(f"  not trained on, for it is not trusted enough: {', '.join(left_out)}")
-    student = workspace.current_student()
+    student = start_of(workspace, cycle)
     left = [index for index in range(len(stages)) if workspace.record.get("stage", f"{cycle}/{index}") is None]
     if left:
         from tutelage.training.need import check
@@ -173,6 +173,15 @@ def train(workspace: Workspace, cycle: int, report: Reporter, stages: Sequence[S
         student = train_stage(workspace, cycle, index, stage, student, report)
         if index in left:
             track(workspace, report)
+
+
+def start_of(workspace: Workspace, cycle: int) -> Student:
+    """The student that a cycle trains from and is compared with: the one in use when it began, whatever came since.
+
+    Of a cycle that noted none, for nothing is trained in it or an older version began it, the one in use now.
+    """
+    body = workspace.record.get("loop", str(cycle)) or {}
+    return workspace.record.student(str(body["start"])) if "start" in body else workspace.current_student()
 
 
 def train_stage(
@@ -257,7 +266,7 @@ def cycle_students(workspace: Workspace, cycle: int, stages: int) -> list[Studen
     made = [workspace.record.get("stage", f"{cycle}/{index}") for index in range(stages)]
     students = [workspace.record.student(str(item["student"])) for item in made if item is not None]
     if not students:
-        return [workspace.current_student()]
+        return [start_of(workspace, cycle)]
     first = students[0].parent
     assert first is not None, "a trained student has a parent"
     return [workspace.record.student(first), *students]

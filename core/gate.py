@@ -11,11 +11,15 @@ from tutelage.evaluate import gate
 from tutelage.experience import IN_USE, Status
 from tutelage.measures import Student
 from tutelage.progress import Reporter
+from tutelage.record import DELETED_STUDENT
 from tutelage.results import ComparisonDoc, CycleDoc, GateDoc, load, save
 from tutelage.workspace import Workspace
 
 if TYPE_CHECKING:
     from tutelage.record import Record
+
+BY_HAND = {"by": "hand"}
+"""Evidence of a promotion that no gate decided."""
 
 
 def decide(workspace: Workspace, cycle: int, report: Reporter) -> None:
@@ -81,12 +85,12 @@ def promote_by_hand(workspace: Workspace, student: str, reason: str) -> str:
         listed = ", ".join(sorted(passed)) or "none so far"
         raise RecordError(f"{wanted.label} has not passed the gate and cannot be promoted; those that have: {listed}")
     with record.transaction():
-        record.promote(wanted.id, reason=reason, evidence={"by": "hand"})
+        record.promote(wanted.id, reason=reason, evidence=BY_HAND)
         return f"{wanted.label} is promoted{_memory_follows(workspace)}"
 
 
 def rollback(workspace: Workspace) -> str:
-    """Promote the student that was promoted before the present one, or the base student.
+    """Promote the student that was in use before the present one, or the base student.
 
     Raises:
         RecordError: nothing was ever promoted.
@@ -97,14 +101,32 @@ def rollback(workspace: Workspace) -> str:
         raise RecordError("there is nothing to roll back: the base student is in use")
     with record.transaction():
         earlier = before(record, present)
-        record.promote(earlier.id, reason=f"rolled back from {present.label}", evidence={"by": "hand"})
+        record.promote(earlier.id, reason=_back(present), evidence=BY_HAND)
         return f"rolled back from {present.label} to {earlier.label}{_memory_follows(workspace)}"
 
 
 def before(record: "Record", present: Student) -> Student:
-    """The student that was in use when this one was promoted: what a rollback goes back to."""
-    gated = [doc.incumbent for doc in load(record, GateDoc) if doc.promoted and doc.candidate == present.label]
-    return record.student(gated[-1]) if gated else lineage.line(record, present)[0]
+    """What a rollback from the student in use goes back to: the one in use before it came.
+
+    What was itself rolled back from does not come back this way, nor what was deleted.
+    """
+    known = {student.id: student for student in record.students()}
+    base = lineage.line(record, present)[0]
+    line = [base.id]
+    for entry in record.promotions():
+        student = entry["student"]
+        if len(line) > 1 and entry["evidence"] == BY_HAND and entry["reason"] == _back(known[line[-1]]):
+            line.pop()
+            while student in line and line[-1] != student:  # one that was deleted, and was passed over
+                line.pop()
+        if line[-1] != student:
+            line.append(student)
+    there = (item for item in reversed(line) if item != present.id and record.get(DELETED_STUDENT, item) is None)
+    return known[next(there, base.id)]
+
+
+def _back(student: Student) -> str:
+    return f"rolled back from {student.label}"
 
 
 def _memory_follows(workspace: Workspace) -> str:

@@ -10,7 +10,8 @@ from tutelage.workspace import Workspace
 
 CANCELLED = "cancelled"
 """Status of a cycle that was given up; the next one may begin."""
-_OF_STUDENT = re.compile(r"\.?(\d+)(?:\.|$)")
+_OF_STUDENT = re.compile(r"(\d+)(?:\.checkpoints|\.processes)?|\.(\d+)\.[a-z0-9_]{8}")
+"""Folders that a stage makes for student N: its weights, what it goes on from, and weights half written."""
 
 
 def settle(workspace: Workspace) -> None:
@@ -30,8 +31,8 @@ def give_up(workspace: Workspace, cycle: int) -> None:
     known = {student.number for student in workspace.record.students()}
     folder = workspace.folder / "students"
     for path in folder.iterdir() if folder.is_dir() else ():
-        number = _OF_STUDENT.match(path.name)
-        if number is not None and int(number[1]) not in known:
+        number = _OF_STUDENT.fullmatch(path.name)
+        if number is not None and int(number[1] or number[2]) not in known and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
     if workspace.record.get("gate", str(cycle)) is not None:
         reconcile(workspace)  # a promotion whose memory did not follow yet

@@ -190,7 +190,10 @@ def _begin(workspace: Workspace, cycle: int, kind: str, job: str = "") -> None:
     body = {"kind": kind, "status": "running", "config": workspace.config.model_dump(mode="json"), "created": _now()}
     if job:
         body["job"] = job
-    workspace.record.put("loop", str(cycle), body)
+    with workspace.record.transaction():  # nobody deletes the student between the look and the note
+        if "train" in KINDS[kind]:
+            body["start"] = workspace.current_student().id
+        workspace.record.put("loop", str(cycle), body)
 
 
 def _check_same(config: Config, body: dict[str, Any], kind: str, cycle: int) -> None:
@@ -210,7 +213,7 @@ def _check_memory(workspace: Workspace, cycle: int, *, begun: bool) -> None:
     config, record = workspace.config, workspace.record
     left = [index for index in range(len(config.stages)) if record.get("stage", f"{cycle}/{index}") is None]
     if left:
-        student = workspace.current_student()
+        student = steps.start_of(workspace, cycle)
         known = steps.experience_trajectories(workspace)
         need.check(config, weights_of(student, workspace.folder), known, left, begun=begun)
 

@@ -52,8 +52,11 @@ class Checked(Frozen):
     detail: str = ""
 
 
-def find(record: "Record", name: str) -> Student:
+def find(record: "Record", name: str, *, alone: bool = False) -> Student:
     """A student by label, number, id, or the beginning of its content's digest.
+
+    Args:
+        alone: whether several with the very same content are too many, as where one of them is to be changed.
 
     Raises:
         RecordError: there is none, or several.
@@ -63,10 +66,11 @@ def find(record: "Record", name: str) -> Student:
     prefix = name.removeprefix("sha256:")
     if not exact and len(prefix) >= SHORTEST:
         exact = [item for item in students if item.content.startswith(prefix)]
-    if len({item.content for item in exact}) == 1 or len(exact) == 1:
+    if len(exact) == 1 or (exact and not alone and len({item.content for item in exact}) == 1):
         return exact[0]
     if exact:
-        raise RecordError(f"{name} is the beginning of several students: {', '.join(item.label for item in exact)}")
+        labels = ", ".join(item.label for item in exact)
+        raise RecordError(f"{name} is the beginning of several students: {labels}; say which by its label")
     known = ", ".join(item.label for item in students) or "none so far"
     raise RecordError(f"there is no student {name!r}; known: {known}")
 
@@ -199,11 +203,13 @@ def references(workspace: "Workspace", student: Student) -> list[str]:
     for cycle, body in _unfinished(record):
         if any(made["student"] == student.id for made in _made_in(record, cycle)):
             found.append(f"cycle {cycle}, which made it, is unfinished")
+        if body.get("start") == student.id:
+            found.append(f"cycle {cycle}, which began with it, is unfinished")
         if student.label in _teachers(body["config"]["stages"]):
             found.append(f"cycle {cycle}, which is unfinished, distills from it")
     if student.label in _teachers([stage.model_dump() for stage in workspace.config.stages]):
         found.append("a distill stage of the configuration names it as its teacher")
-    found += [f"job {job} names it" for job in _jobs_on(record, student)]
+    found += _jobs_on(record, student)
     if (process := served(workspace.folder).get(student.id)) is not None:
         found.append(f"process {process} serves it")
     held = sum(item.absorbed_by == student.id for item in record.experiences(status=Status.ABSORBED))
@@ -230,13 +236,16 @@ def _teachers(stages: list[dict[str, Any]]) -> set[str]:
 
 
 def _jobs_on(record: "Record", student: Student) -> list[str]:
-    """Jobs to come or under way whose parameters name the student."""
+    """What jobs to come or under way have to do with the student: their parameters name it, or they measure it."""
     from tutelage.jobs.model import OVER, State
     from tutelage.jobs.reading import JobReader
+    from tutelage.jobs.work import MEASURED
 
     named = re.compile(rf"{re.escape(student.label)}(?!\d)")
     waiting = JobReader(record).jobs(states=tuple(state for state in State if state not in OVER))
-    return [job.id for job in waiting if named.search(json.dumps(job.params))]
+    measured = {job for job, body in record.items(MEASURED).items() if body["policy"] == student.label}
+    names = [f"job {job.id} names it" for job in waiting if named.search(json.dumps(job.params))]
+    return names + [f"job {job.id} measures it" for job in waiting if job.id in measured]
 
 
 def missing(workspace: "Workspace", student: Student) -> str:

@@ -39,6 +39,9 @@ KEPT = (
     "seconds",
 )
 
+STARTED_FROM = "start.json"
+"""Beside the checkpoints: number and digest of the student that they began with."""
+
 
 def run(stage: SftConfig, context: StageContext) -> StageResult:
     """Train on `context.trajectories` and `context.corrections`, from the last checkpoint if there is one.
@@ -62,7 +65,7 @@ def run(stage: SftConfig, context: StageContext) -> StageResult:
     trainer.remove_callback(PrinterCallback)
     with label_positions_only():
         # One process decides, for it removes what is of no use.
-        trainer.train(resume_from_checkpoint=ranks.first(lambda: last_checkpoint(context.checkpoints)))
+        trainer.train(resume_from_checkpoint=ranks.first(lambda: _go_on(context)))
     trained = trainer.accelerator.unwrap_model(trainer.model)
     ranks.agree(lambda: weights.digest(trained), "weights")
     used = set(order[: trainer.state.global_step * stage.batch_size])
@@ -123,6 +126,18 @@ def make_trainer(
         peft_config=lora(context),
         callbacks=[callback],
     )
+
+
+def _go_on(context: StageContext) -> str | None:
+    """The checkpoint to go on from; those of a stage that started from another student are of no use and go."""
+    start, note = json.dumps([context.student.number, context.student.digest]), context.checkpoints / STARTED_FROM
+    if note.is_file() and note.read_text() != start:
+        shutil.rmtree(context.checkpoints)
+    context.checkpoints.mkdir(parents=True, exist_ok=True)
+    made = note.with_name(f".{note.name}")
+    made.write_text(start)
+    made.replace(note)
+    return last_checkpoint(context.checkpoints)
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -185,12 +185,12 @@ def promote(
     from tutelage.versions import find
 
     with opened(config, overrides) as workspace:
-        print(promote_by_hand(workspace, find(workspace.record, student).id, reason))
+        print(promote_by_hand(workspace, find(workspace.record, student, alone=True).id, reason))
 
 
 @students.command("rollback")
 def rollback(config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Go back to the student that was promoted before the present one (or to the base student)."""
+    """Go back to the student that was in use before the present one (or to the base student)."""
     from tutelage.gate import rollback
 
     with opened(config, overrides) as workspace:
@@ -211,7 +211,7 @@ def delete(
     from tutelage import versions
 
     with opened(config, overrides, remember=False) as workspace:
-        item = versions.find(workspace.record, student)
+        item = versions.find(workspace.record, student, alone=True)
         if not yes:
             taken = versions.size(versions.place(workspace, item))
             print(f"{item.label}  {item.weights}, {taken:,} bytes", file=sys.stderr)

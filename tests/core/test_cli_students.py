@@ -85,6 +85,18 @@ def test_deleting_asks_is_refused_or_leaves_a_row(run: Run, tmp_path: Path) -> N
     assert "deleted by hand:kim on" in run("show", "4")
 
 
+def test_a_digest_that_two_share_does_not_say_which_is_meant(run: Run, tmp_path: Path) -> None:
+    record = Record.open(tmp_path / "w")
+    second = record.students()[2]
+    twin = Student(number=4, stage="sft", cycle=4, weights="students/4", parent=second.parent, files=second.files)
+    record.add_student(twin)
+    record.close()
+    for words in (("delete", "--yes"), ("promote", "--reason", "it")):
+        with pytest.raises(RecordError, match="several students: student@2, student@4; say which by its label"):
+            run(*words, second.content[:8])
+    assert run("show", second.content[:8], "--json")["student"] == "student@2", "it is the same model"
+
+
 def test_verifying_ends_with_1_if_a_file_is_not_what_it_was(run: Run, tmp_path: Path) -> None:
     assert [row["state"] for row in run("verify", "1", "2", "--json")] == ["sound", "sound"]
     spoilt = tmp_path / "w" / "students" / "2" / "model.safetensors"

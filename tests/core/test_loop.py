@@ -8,11 +8,12 @@ import pytest
 
 from tutelage import loop
 from tutelage.config import Config
-from tutelage.cycle import collect, experience_trajectories
+from tutelage.cycle import collect, cycle_students, experience_trajectories, start_of, train_stage
 from tutelage.errors import ConfigError
+from tutelage.giving_up import give_up
 from tutelage.jobs.execute import permanent
 from tutelage.progress import Reporter
-from tutelage.training import need
+from tutelage.training import need, weights
 from tutelage.workspace import Workspace
 
 QUIET = Reporter(None)
@@ -86,4 +87,71 @@ def test_a_cycle_that_an_older_version_began_goes_on(config: Callable[..., Confi
     workspace.record.put("loop", "2", {"kind": "train", "status": "running", "config": begun, "created": "then"})
     with pytest.raises(ConfigError, match=r"begun with gate\.least_gain, which this version"):
         loop.run(workspace, "train", QUIET)
+    workspace.close()
+
+
+class Killed(BaseException):
+    """Stands in for the end of the process."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def test_a_cycle_goes_on_from_the_student_it_began_with(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(config())
+    collect(workspace, 1, QUIET)
+    loop.run(workspace, "train", QUIET)
+    base, first = workspace.record.students()
+    workspace.record.promote(first.id, reason="test", evidence={})
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "save", killed)
+        with pytest.raises(Killed):
+            loop.run(workspace, "train", QUIET)
+    workspace.record.promote(base.id, reason="withdrawn meanwhile", evidence={})
+    assert cycle_students(workspace, 2, 1) == [first]
+    assert loop.run(workspace, "train", QUIET) == 2
+    assert [student.parent for student in workspace.record.students()] == [None, base.id, first.id]
+    body = workspace.record.get("loop", "2")
+    assert body is not None
+    workspace.record.put("loop", "2", {name: value for name, value in body.items() if name != "start"})
+    assert start_of(workspace, 2) == base, "an older version noted none"
+    workspace.close()
+
+
+def test_checkpoints_are_of_the_student_that_they_began_with(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(config(steps=2, checkpoint_every=1, batch_size=2))
+    collect(workspace, 1, QUIET)
+    (stage,) = workspace.config.stages
+    base = workspace.base_student()
+    first = train_stage(workspace, 1, 0, stage, base, QUIET)
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "save", killed)
+        with pytest.raises(Killed):
+            train_stage(workspace, 2, 0, stage, first, QUIET)
+    assert (workspace.folder / "students" / "2.checkpoints" / "checkpoint-2").is_dir()
+    other = train_stage(workspace, 2, 0, stage, base, QUIET)
+    again = train_stage(workspace, 2, 0, stage, base, QUIET, key="again")
+    assert (other.label, again.label) == ("student@2", "student@3")
+    assert other.digest == again.digest, "it was trained from the base, not gone on with"
+    workspace.close()
+
+
+def test_giving_up_removes_what_is_its_own(config: Callable[..., Config]) -> None:
+    workspace = Workspace(config())
+    workspace.base_student()
+    workspace.record.put("loop", "1", {"kind": "train", "status": "running", "config": {}})
+    folder = workspace.folder / "students"
+    left = ("1", "1.checkpoints", "1.processes", ".1.ab_d3f6h", "0.checkpoints", "2026.11.22", ".1.notes", "1 of mine")
+    for name in left:
+        (folder / name).mkdir(parents=True)
+    (folder / "9.tar").write_text("")
+    (folder / "8").write_text("")
+    (folder / "7").symlink_to(folder / "2026.11.22")
+    give_up(workspace, 1)
+    assert {path.name for path in folder.iterdir()} == {*left[4:], "9.tar", "8", "7"}
     workspace.close()

@@ -18,6 +18,7 @@ from tutelage.cycle import DEMONSTRATIONS, run_and_record, train_stage
 from tutelage.errors import ConfigError, MissingPart, RecordError, TutelageError
 from tutelage.gate import promote_by_hand, rollback
 from tutelage.jobs.store import JobStore
+from tutelage.jobs.work import MEASURED
 from tutelage.measures import Student, address
 from tutelage.progress import Reporter
 from tutelage.results import GateDoc, save
@@ -92,7 +93,7 @@ def made(workspace: Workspace, parent: str = "student@0", **changes: Any) -> Stu
 
 def promoted(workspace: Workspace, student: Student, incumbent: str) -> None:
     """As the gate does it."""
-    workspace.record.promote(student.id, reason="test", evidence={})
+    workspace.record.promote(student.id, reason="test", evidence={"candidate": student.label})
     decision = {"promoted": True, "reason": "test", "candidate": student.label, "incumbent": incumbent}
     save(workspace.record, GateDoc.model_validate({"cycle": student.number, **decision}))
 
@@ -217,10 +218,53 @@ def test_what_is_needed_is_not_deleted_and_the_message_says_by_what(workspace: W
     record.put("stage", "7/0", {"student": second.id, "stage": "sft"})
     stays(second, "cycle 7, which made it, is unfinished")
     record.put("loop", "7", {"status": "finished", "config": {"stages": []}})
+    record.put("loop", "8", {"status": "running", "config": {"stages": []}, "start": second.id})
+    stays(second, "cycle 8, which began with it, is unfinished")
+    record.put("loop", "8", {"status": "cancelled", "config": {"stages": []}, "start": second.id})
+    job, _ = JobStore(record).submit(JobKind.EVALUATE, {"policy": "student"}, by="test")
+    record.put(MEASURED, job.id, {"policy": second.label})
+    stays(second, f"job {job.id} measures it")
+    JobStore(record).cancel(job.id, "test")
     versions.delete(workspace, second, reason="", by="test")
     with pytest.raises(RecordError, match="student@2 was deleted"):
         promote_by_hand(workspace, second.label, "again")
     assert versions.references(workspace, first) == ["student@3 was trained from it (delete that first)"]
+
+
+def test_a_rollback_goes_back_to_what_was_in_use(workspace: Workspace) -> None:
+    first = made(workspace)
+    second = made(workspace, first.label)
+    third = made(workspace, second.label)
+    for student, incumbent in ((first, "student@0"), (second, first.label), (third, second.label)):
+        promoted(workspace, student, incumbent)
+
+    def back(label: str) -> None:
+        present = workspace.record.promoted()
+        assert present is not None
+        assert gate.before(workspace.record, present).label == label
+        assert rollback(workspace).startswith(f"rolled back from {present.label} to {label}")
+
+    promote_by_hand(workspace, first.label, "better in use")
+    back("student@3")
+    promote_by_hand(workspace, third.label, "it is in use already")
+    back("student@2")
+    back("student@1")
+    fourth = made(workspace, first.label)
+    back("student@0")
+    promoted(workspace, fourth, first.label)  # by a cycle that began before it was withdrawn
+    back("student@0")
+    with pytest.raises(RecordError, match="nothing to roll back"):
+        rollback(workspace)
+
+
+def test_a_rollback_passes_over_what_was_deleted(workspace: Workspace) -> None:
+    students = [made(workspace) for _ in range(3)]
+    for student in students:
+        promoted(workspace, student, "student@0")
+    versions.delete(workspace, students[0], reason="", by="test")
+    rollback(workspace)
+    assert versions.references(workspace, students[2]) == []
+    assert rollback(workspace).startswith("rolled back from student@2 to student@0")
 
 
 def test_a_teacher_and_a_served_student_stay(tmp_path: Path) -> None:

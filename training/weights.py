@@ -4,6 +4,7 @@ Four kinds of names are understood: ``smollm2`` (SmolLM2-135M-Instruct), ``tiny`
 tests), a local folder, and a model-hub id. Nothing is fetched from a network unless ``TUTELAGE_USE_HUB=1``.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -151,12 +152,23 @@ def save(
 ) -> str:
     """Write model and tokenizer; `folder` appears complete or not at all, replacing what was there.
 
+    What a kill left of an earlier attempt is removed, so nobody else may be writing this folder.
+
     Args:
         beside: folders to copy into it, name → folder.
 
     Returns:
         The digest of the weights.
     """
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        shutil.rmtree(path, ignore_errors=True)
+    return _write(model, tokenizer, folder, beside or {})
+
+
+def _write(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, beside: Mapping[str, Path]
+) -> str:
+    """As `save`, without removing what others left or write; the digest of the weights."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     value = digest(model)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -164,7 +176,7 @@ def save(
         with quiet():
             model.save_pretrained(made)
             tokenizer.save_pretrained(made)
-        for name, source in (beside or {}).items():
+        for name, source in beside.items():
             shutil.copytree(source, made / name)
         made.chmod(0o755)
         if folder.is_dir():
@@ -234,7 +246,7 @@ def _smollm2() -> Path:
         del model.config.quantization_config
     for attribute in ("hf_quantizer", "is_quantized", "quantization_method"):
         model.__dict__.pop(attribute, None)
-    save(model, tokenizer, made)
+    _write(model, tokenizer, made, {})  # other processes may fill the cache at the same time
     return made
 
 
@@ -261,7 +273,7 @@ def _tiny() -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(TINY_SEED)
         model = LlamaForCausalLM(config)
-    save(model, tokenizer, made)
+    _write(model, tokenizer, made, {})
     return made
 
 

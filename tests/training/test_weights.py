@@ -47,6 +47,14 @@ def test_saving_replaces_what_was_there(tiny: tuple, tmp_path: Path) -> None:
     assert (tmp_path / "a" / "adapter").is_dir()
 
 
+def test_saving_removes_what_a_kill_left(tiny: tuple, tmp_path: Path) -> None:
+    for left in (".1.0a_b3cd9", ".12.0a_b3cd9", "1.checkpoints"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "model.safetensors").write_text("half")
+    weights.save(*tiny, tmp_path / "1")
+    assert {path.name for path in tmp_path.iterdir()} == {"1", ".12.0a_b3cd9", "1.checkpoints"}
+
+
 def test_tiny_is_the_same_everywhere(tiny: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
     made, _ = weights.load("tiny")

@@ -57,6 +57,8 @@ class State(TypedDict):
 def annotate(workspace: Workspace, run: str, count: int, report: Reporter, *, cycle: int = 0) -> Funnel:
     """Design `count` tasks over the environments of the workspace and have them done, judged and filtered.
 
+    The caller holds the workspace (`tutelage.cycle_lock`), for what is accepted is experience that cycles learn from.
+
     Args:
         run: names this piece of work; the same name goes on with it.
         cycle: the cycle it is part of; 0 if none.

@@ -47,6 +47,7 @@ def annotate(
     What is accepted feeds the next extract, train, distill or run; what failed feeds guardrails.
     """
     from tutelage.annotation import annotate as work
+    from tutelage.cycle_lock import cycle_lock
     from tutelage.funnel import funnel_table
     from tutelage.progress import reporting
     from tutelage.spending import accounted
@@ -65,7 +66,7 @@ def annotate(
         raise typer.BadParameter("names that start with 'cycle ' are those of cycles")
     wanted = [*(overrides or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     once = opened(config, wanted, existing=False, environments=environment, remember=False)
-    with once as workspace, reporting() as report:
+    with once as workspace, cycle_lock(workspace.folder, "`tutelage annotate`"), reporting() as report:
         run, asked = name or _next_run(workspace), workspace.config.annotate.tasks
         with accounted(workspace, report, "annotate", asked):
             found = work(workspace, run, asked, report)

@@ -8,6 +8,7 @@ from typing import Any
 from tutelage import loop, measure
 from tutelage.annotation import annotate
 from tutelage.cycle import EXPERIENCE_ARMS
+from tutelage.cycle_lock import cycle_lock
 from tutelage.jobs.kinds import AnnotateParams, EvaluateParams, Params, params_of, settings
 from tutelage.jobs.model import Job
 from tutelage.progress import Reporter
@@ -99,7 +100,8 @@ def _first(workspace: Workspace, job: Job) -> dict[str, str]:
 def _annotate(workspace: Workspace, job: Job, params: Params, report: Reporter) -> Result:
     assert isinstance(params, AnnotateParams)
     before, tasks = workspace.usage.total(), params.tasks or workspace.config.annotate.tasks
-    with accounted(workspace, report, "annotate", tasks):
+    held = cycle_lock(workspace.folder, f"job {job.id}")  # what it adds would be in the middle of another's data
+    with held, accounted(workspace, report, "annotate", tasks):
         found = annotate(workspace, job.id, tasks, report)
     counts = {"asked": tasks, "accepted": len(found.accepted), "failed": len(found.failed)}
     return {"run": job.id, "tasks": counts, "usage": _told(workspace.usage.total().minus(before))}

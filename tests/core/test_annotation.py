@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from tutelage import loop
 from tutelage.agents import provider
 from tutelage.annotation import EXPLORATION, annotate
+from tutelage.cli.annotate import app
 from tutelage.config import load_config
 from tutelage.cycle import accepted_trajectories, experience_trajectories
+from tutelage.cycle_lock import cycle_lock
 from tutelage.design_store import DesignStore
 from tutelage.designs import DESIGNED
-from tutelage.errors import BudgetSpent, ConfigError, JudgeUnfit, PolicyFailed, ProviderRefused
+from tutelage.errors import BudgetSpent, ConfigError, JudgeUnfit, PolicyFailed, ProviderRefused, WorkspaceBusy
 from tutelage.funnel import UNFIT
+from tutelage.jobs.store import JobStore
+from tutelage.jobs.work import work
 from tutelage.progress import Reporter
 from tutelage.workspace import Workspace
 
@@ -144,3 +149,13 @@ def test_a_provider_that_is_not_there_is_not_taken_for_a_bad_judge(server: Any, 
     server.http.server_close()
     with closing(opened(workspace.folder, "teacher.retries=0")) as lonely, pytest.raises(PolicyFailed, match="onnect"):
         annotate(lonely, "one", 2, Reporter(None))
+
+
+def test_it_is_not_done_while_a_cycle_is_under_way(workspace: Workspace) -> None:
+    job, _ = JobStore(workspace.record).submit("annotate", {"tasks": 1}, by="test")
+    with cycle_lock(workspace.folder, "another"):
+        with pytest.raises(WorkspaceBusy, match="another"):
+            work(workspace.record, workspace.folder, job, Reporter(None))
+        with pytest.raises(WorkspaceBusy, match="another"):
+            CliRunner().invoke(app, ["annotate", "-s", f"workspace={workspace.folder}"], catch_exceptions=False)
+    assert not workspace.record.trajectories()

@@ -92,7 +92,9 @@ async def reply(
                     said.add(piece)
                     if piece.text:
                         yield Piece(piece.text)
-            answer = Answer(engine.label, said.text, (), said.finish, said.tokens, prepared.shown, raw=said.text)
+            # An engine may want calls made that nobody asked for; they are not sent, so the reply just ends.
+            finish: Finish = "stop" if said.finish == "tool_calls" else said.finish
+            answer = Answer(engine.label, said.text, (), finish, said.tokens, prepared.shown)
         yield Piece(finish=answer.finish, tokens=answer.tokens)
     yield Whole(prepared, answer)
 
@@ -103,8 +105,8 @@ async def _checked(prepared: Prepared, assist: Assist, engine: Engine, retries: 
     choice = prompt.tool_choice
     only = "" if choice in FREE else choice
 
-    def answer(said: _Said, text: str, calls: tuple[ToolCall, ...], finish: Finish) -> Answer:
-        return Answer(engine.label, text, calls, finish, spent, prepared.shown, tuple(blocked), raw=said.text)
+    def answer(text: str, calls: tuple[ToolCall, ...], finish: Finish) -> Answer:
+        return Answer(engine.label, text, calls, finish, spent, prepared.shown, tuple(blocked))
 
     for left in range(retries, -1, -1):
         said = await _whole(engine, prompt)
@@ -116,13 +118,13 @@ async def _checked(prepared: Prepared, assist: Assist, engine: Engine, retries: 
             if left and not cut and choice != "auto":
                 prompt = _insisted(prompt, found, only)
                 continue
-            return answer(said, found.text, (), "stop" if said.finish == "tool_calls" else said.finish)
+            return answer(found.text, (), "stop" if said.finish == "tool_calls" else said.finish)
         forbidden = await asyncio.to_thread(assist.blocked, prepared, found.calls)
         if forbidden is None:
-            return answer(said, found.text, found.calls, "tool_calls")
+            return answer(found.text, found.calls, "tool_calls")
         blocked.append(forbidden.guardrail)
         prompt, refusal = _warned(prompt, found, forbidden), forbidden.refusal
-    return answer(said, refusal, (), "content_filter")
+    return answer(refusal, (), "content_filter")
 
 
 def _read(said: _Said, prompt: Prompt, only: str, most: int) -> Read:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import takewhile
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Request
@@ -16,11 +17,11 @@ from tutelage.memory.server.guard import CALLER, Guard, Receive, Scope, Send
 from tutelage.service_config import ServeConfig
 from tutelage.serving.answering import Whole, reply
 from tutelage.serving.errors import INTERNAL, ApiError, as_answer, failure, log, refuse
-from tutelage.serving.limits import CHAT, Counts, Limits
+from tutelage.serving.limits import CHAT, Counts, Limits, check_length
 from tutelage.serving.reply import ChatReply
 from tutelage.serving.request import understood
 from tutelage.serving.schemas import ChatCompletion, ChatRequest, Failure, Health, Model, Models
-from tutelage.serving.types import STUDENT, Assist, Loaded, Students
+from tutelage.serving.types import STUDENT, Assist, Chat, Loaded, Students
 
 
 def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -66,14 +67,18 @@ class Endpoint:
         self._assist = assist
         self._students = students
         self._config = config
-        self._keeping: dict[asyncio.Task[None], str] = {}
-        """Exchanges that are being kept, and whose they are."""
+        self._keeping: dict[asyncio.Task[None], Chat] = {}
+        """Exchanges that are being kept, and what was asked."""
 
     async def chat(self, sent: ChatRequest, caller: Caller) -> ChatReply:
         """The reply, which is generated while it is sent."""
         chat, names = await asyncio.to_thread(understood, sent, caller, self._config)
+        if self._config.engine != "upstream":  # which has a length of its own, and knows it
+            # Before anything reads it: what is too long to be answered costs nothing.
+            check_length((message.content for message in chat.prompt.messages), self._config.max_length)
         # A client that was quick to go on finds its conversation as it left it.
-        if earlier := [task for task, whose in self._keeping.items() if whose == caller.name]:
+        recorded = self._config.learning.record and chat.options.record is not False
+        if earlier := [task for task, kept in self._keeping.items() if recorded and _may_continue(chat, kept)]:
             await asyncio.wait(earlier, timeout=KEEPING_SECONDS)
         most = 1 if sent.parallel_tool_calls is False else 0
         events = reply(chat, self._assist, self._students, retries=self._config.retries, most_calls=most)
@@ -96,7 +101,7 @@ class Endpoint:
     def _sent(self, whole: Whole) -> None:
         self.counts.answered(whole.answer)
         task = asyncio.create_task(self._keep(whole))
-        self._keeping[task] = whole.prepared.chat.caller
+        self._keeping[task] = whole.prepared.chat
         task.add_done_callback(self._keeping.pop)
 
     async def _keep(self, whole: Whole) -> None:
@@ -105,6 +110,20 @@ class Endpoint:
             await asyncio.to_thread(self._assist.keep, whole.prepared, whole.answer)
         except Exception as error:
             log(error)
+
+
+def _may_continue(chat: Chat, earlier: Chat) -> bool:
+    """Whether both can belong to one conversation: they have the same name, or begin alike."""
+    if (chat.tenant, chat.caller) != (earlier.tenant, earlier.caller):
+        return False
+    named = chat.options.session and chat.options.session == earlier.options.session
+    return bool(named) or _beginning(chat) == _beginning(earlier)
+
+
+def _beginning(chat: Chat) -> list[tuple[str, str]]:
+    """What was said before the first reply, as conversations are recognised."""
+    before = takewhile(lambda message: message.role != "assistant", chat.prompt.messages)
+    return [(message.role, message.content.strip()) for message in before]
 
 
 def make_app(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tutelage.config import Config
 from tutelage.errors import ConfigError, RequestTooLong
 from tutelage.serving.batching import Asked, Batcher, EngineFailed
+from tutelage.serving.limits import check_length
 from tutelage.serving.reading import Reader, ends_of
 from tutelage.serving.rendering import conversation
 from tutelage.serving.types import ChatMessage, Engine, Piece, Prompt, Sampling
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 CHECK = 120.0
 """Seconds for a version to say its first word, on a machine that may be busy."""
-CHARACTERS = 100
-"""Per token that there is room for, at most; a longer text is too long without being counted."""
 
 
 class TransformersEngine:
@@ -66,7 +65,8 @@ class TransformersEngine:
             EngineFailed: the model has failed, or was unloaded.
         """
         tools = () if prompt.tool_choice == "none" else prompt.tools
-        ids = render(self._encoder, prompt, self.max_length)
+        # A long conversation takes seconds, in which others are to be answered.
+        ids = await asyncio.to_thread(render, self._encoder, prompt, self.max_length)
         most = min(prompt.sampling.max_new_tokens, self.max_length - len(ids))
         sampling = replace(prompt.sampling, max_new_tokens=most)
         reader = Reader(self._encoder, len(ids), sampling, tools)
@@ -116,11 +116,7 @@ def render(encoder: ChatEncoder, prompt: Prompt, max_length: int) -> list[int]:
     """
     tools = () if prompt.tool_choice == "none" else prompt.tools
     messages = conversation(prompt.messages, tools)
-    characters = sum(len(message.content) for message in messages)
-    if characters > CHARACTERS * max_length:
-        raise RequestTooLong(
-            f"this model's maximum context length is {max_length} tokens; the messages have {characters} characters"
-        )
+    check_length((message.content for message in messages), max_length)
     ids = encoder.conversation(messages, tools)
     if len(ids) >= max_length:
         raise RequestTooLong(

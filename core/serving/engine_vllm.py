@@ -4,6 +4,7 @@ Written for vLLM 0.22 to 0.32 (`AsyncLLM`). It has to be run on a machine with a
 what is passed to vLLM against what is meant.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -71,7 +72,8 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         tools = () if prompt.tool_choice == "none" else prompt.tools
-        ids = render(self._encoder, prompt, self.max_length)
+        # A long conversation takes seconds, in which others are to be answered.
+        ids = await asyncio.to_thread(render, self._encoder, prompt, self.max_length)
         most = min(prompt.sampling.max_new_tokens, self.max_length - len(ids))
         sampling = replace(prompt.sampling, max_new_tokens=most)
         reader = Reader(self._encoder, len(ids), sampling, tools)

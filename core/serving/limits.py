@@ -3,9 +3,10 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from tutelage.errors import RequestTooLong
 from tutelage.memory.server.auth import Caller
 from tutelage.memory.server.guard import CALLER, App, Message, Receive, Scope, Send
 from tutelage.serving.errors import refuse
@@ -13,6 +14,17 @@ from tutelage.serving.types import Answer
 
 CHAT = "/v1/chat/completions"
 """The path that is limited; all others are answered at once."""
+CHARACTERS = 100
+"""Per token that there is room for, at most; a longer text is too long without being counted."""
+
+
+def check_length(texts: Iterable[str], max_length: int) -> None:
+    """Raises RequestTooLong: a conversation of these texts has more than `max_length` tokens, whatever they say."""
+    characters = sum(map(len, texts))
+    if characters > CHARACTERS * max_length:
+        raise RequestTooLong(
+            f"this model's maximum context length is {max_length} tokens; the messages have {characters} characters"
+        )
 
 
 @dataclass

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from tutelage.memory.server.guard import App
 from tutelage.service_config import ServeConfig
@@ -22,6 +23,9 @@ WAITING = 500
 """Connections beyond `serve.concurrency`: those whose requests are still coming in, or are refused, or that wait."""
 THREADS = 16
 """For what blocks: looking things up in the record and memory, keeping exchanges, the scheduler."""
+HEADER_SECONDS = 10.0
+"""Within which a connection has to send the header of its first request, and from the first byte of each further one:
+otherwise some hundred that say nothing would shut everybody else out."""
 GRACE = 5.0
 """Seconds after `serve.drain` from which on what still is under way is cut off."""
 
@@ -76,6 +80,7 @@ class Answering:
             limit_concurrency=self.config.concurrency + WAITING,
             timeout_graceful_shutdown=int(self.config.drain + GRACE),
             ws="none",
+            http=_Impatient,
             ssl_certfile=listening.certificate,
             ssl_keyfile=listening.key,
         )
@@ -91,6 +96,37 @@ class _Uvicorn(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave them alone: there is more to end than this server, and in order."""
         yield
+
+
+class _Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """Closes connections whose header does not come; bodies have `tutelage.memory.server.guard`."""
+
+    _limit: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._wait()
+        else:
+            self._stop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        """As long as it may take from now on, or from earlier on."""
+        if self._limit is None:
+            self._limit = asyncio.get_running_loop().call_later(HEADER_SECONDS, self.transport.close)
+
+    def _stop(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
 
 
 def threaded(work: Callable[[threading.Event], None]) -> Part:

@@ -163,9 +163,12 @@ class LiveStudents:
             raise TutelageError(f"its weights cannot be loaded: {type(error).__name__}: {error}") from error
         try:
             await engine.check()
-        except BaseException:
+        except BaseException as error:
             await engine.close()
-            raise
+            if isinstance(error, TutelageError) or not isinstance(error, Exception):
+                raise
+            _LOG.exception("%s does not answer", student.label)
+            raise TutelageError(f"it does not answer: {type(error).__name__}: {error}") from error
         return engine
 
     async def _retire(self, version: _Version) -> int:

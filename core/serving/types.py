@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tutelage.experience import Experience
@@ -146,8 +146,6 @@ class Answer:
     """Experiences that were in the prompt."""
     blocked: tuple[str, ...] = ()
     """Ids of guardrails that held a call back on the way."""
-    raw: str = field(default="", compare=False)
-    """What the model wrote, before calls were read out of it."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Replies of a batch are those that the model gives alone, whoever comes and goes beside them."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from tiny_students import varied
 
 from tutelage.errors import ConfigError, RequestRefused
+from tutelage.serving import engine_transformers
 from tutelage.serving.batching import PREFILL, EngineFailed
 from tutelage.serving.engine_transformers import TransformersEngine, check_kind, render
 from tutelage.serving.types import ChatMessage, Piece, Prompt, Sampling
@@ -83,6 +85,24 @@ def test_replies_in_company_are_those_of_the_model_alone(make: Made, student: An
         for prompt, reply in zip(prompts, replies, strict=True)
     ][::-1]
     assert asyncio.run(all_of(engine, further)) == [alone(student, prompt) for prompt in further]
+
+
+def test_a_prompt_that_takes_long_to_read_holds_up_nobody(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, go_on = make(), threading.Event()
+
+    def slow(*given: Any) -> list[int]:
+        assert go_on.wait(5), "nobody else had a turn"
+        return render(*given)
+
+    monkeypatch.setattr(engine_transformers, "render", slow)
+
+    async def run() -> str:
+        replying = asyncio.create_task(whole(engine, numbered(1)))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        return (await replying)[0]
+
+    assert asyncio.run(run())
 
 
 def test_a_seed_gives_the_same_reply_in_any_company(make: Made) -> None:

@@ -1,9 +1,38 @@
-"""A key gets so many requests a minute, however they are spread."""
+"""What nobody can exceed or hold up: so many requests at once and a minute, so much text, so much patience."""
 
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.serving.limits import Buckets
+from tutelage.memory.server import guard
+from tutelage.serving import app, reply, server
+from tutelage.serving.limits import CHARACTERS, Buckets
+
+Serve = Callable[..., Any]
+
+
+def asked(text: str = "hello there", *more: dict[str, Any], **options: Any) -> dict[str, Any]:
+    return {"model": "student", "messages": [{"role": "user", "content": text}, *more], **options}
+
+
+def said(answer: httpx.Response) -> tuple[int, str | None]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @given(
@@ -27,3 +56,107 @@ def test_never_more_than_a_bucket_and_what_came_since(per_minute: int, pauses: l
 
 def test_no_limit() -> None:
     assert all(Buckets(0).take("ann") == 0 for _ in range(1000))
+
+
+def test_a_client_that_does_not_go_on_is_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(reply, "SEND_SECONDS", 0.2)
+    serving = serve(["x" * 1_000_000] * 30)
+    port = int(serving.url.rpartition(":")[2])
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", port)) as mute:
+        mute.sendall(head + b"Content-Length: 100\r\n\r\n{")
+        assert b" 408 " in mute.recv(10_000)
+    with socket.create_connection(("127.0.0.1", port)) as deaf:
+        body = json.dumps(asked(stream=True)).encode()
+        deaf.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        until(lambda: serving.student.ended == ["cut"])
+    until(lambda: serving.answering.endpoint.counts.under_way == 0)
+    assert serving.kept() == []
+
+
+def test_so_many_at_once_and_so_many_a_minute(serve: Serve) -> None:
+    serving = serve(concurrency=2, per_minute=4, keys={"ann": "a", "bob": "b"})
+    serving.student.hold = threading.Event()
+    counts = serving.answering.endpoint.counts
+    with (
+        serving.client(serving.key("ann")) as ann,
+        serving.client(serving.key("bob")) as bob,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        held = [pool.submit(ann.post, "/v1/chat/completions", json=asked()) for _ in range(2)]
+        until(lambda: counts.under_way == 2)
+        busy = bob.post("/v1/chat/completions", json=asked())
+        assert (said(busy), busy.headers["retry-after"]) == ((503, "overloaded"), "1")
+        assert bob.get("/v1/models").status_code == 200
+        serving.student.hold.set()
+        assert [future.result().status_code for future in held] == [200, 200]
+        statuses = [ann.post("/v1/chat/completions", json=asked()).status_code for _ in range(4)]
+        assert statuses == [200, 200, 429, 429]
+        late = ann.post("/v1/chat/completions", json=asked())
+        assert said(late) == (429, "rate_limit_exceeded")
+        assert 1 <= int(late.headers["retry-after"]) <= 15
+        assert bob.post("/v1/chat/completions", json=asked()).status_code == 200
+        metrics = bob.get("/metrics").text
+    assert 'tutelage_chat_requests_total{status="200"} 5' in metrics
+    assert 'tutelage_chat_requests_total{status="429"} 3' in metrics
+    assert "tutelage_completion_tokens_total 10" in metrics
+    assert {(chat.caller, chat.tenant) for chat, _ in serving.kept()} == {("ann", "a"), ("bob", "b")}
+
+
+def test_what_is_too_long_for_any_reply_is_refused_before_anything_reads_it(serve: Serve) -> None:
+    serving = serve(max_length=64)
+    assert serving.chat("x" * CHARACTERS * 64).status_code == 200
+    serving.assist.broken = AssertionError("it was read")
+    assert said(serving.chat("x" * (CHARACTERS * 64 + 1))) == (400, "context_length_exceeded")
+
+
+def test_a_connection_that_asks_nothing_is_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
+    serving = serve()
+    place = ("127.0.0.1", int(serving.url.rpartition(":")[2]))
+    with (
+        socket.create_connection(place, 3) as silent,
+        socket.create_connection(place, 3) as slow,
+        socket.create_connection(place, 3) as second,
+    ):
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: loc")
+        second.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        came = b""
+        while not came.endswith(b"}"):
+            came += second.recv(10_000)
+        second.sendall(b"GET /hea")
+        time.sleep(0.1)
+        slow.sendall(b"al")
+        second.sendall(b"l")
+        assert [mute.recv(10_000) for mute in (silent, slow, second)] == [b"", b"", b""]
+    serving.student.hold = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(serving.chat)
+        time.sleep(0.5)
+        serving.student.hold.set()
+        assert waiting.result().status_code == 200, "who has asked may wait"
+
+
+def test_who_waits_for_what_is_being_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a request that may go on with that conversation, and is kept itself."""
+    serving, kept = serve(), threading.Event()
+    monkeypatch.setattr(app, "KEEPING_SECONDS", 20)
+
+    def keep(prepared: Any, _: Any) -> None:
+        if prepared.chat.prompt.messages[0].content == "one":
+            kept.wait(20)
+
+    monkeypatch.setattr(serving.assist, "keep", keep)
+    further = asked(" one", {"role": "assistant", "content": "one"}, {"role": "user", "content": "go on"})
+    with serving.client() as client, ThreadPoolExecutor(1) as pool:
+        try:
+            assert client.post("/v1/chat/completions", json=asked("one")).status_code == 200
+            for other in (asked("two"), {**further, "store": False}):
+                assert client.post("/v1/chat/completions", json=other, timeout=5).status_code == 200
+            waiting = pool.submit(client.post, "/v1/chat/completions", json=further)
+            time.sleep(0.3)
+            assert not waiting.done()
+        finally:
+            kept.set()
+        assert waiting.result().status_code == 200

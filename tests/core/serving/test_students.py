@@ -15,6 +15,7 @@ from tutelage.measures import Student
 from tutelage.record import Record
 from tutelage.serving import students as students_module
 from tutelage.serving.batching import EngineFailed
+from tutelage.serving.engine_transformers import TransformersEngine
 from tutelage.serving.in_use import served
 from tutelage.serving.students import LiveStudents
 from tutelage.serving.types import ChatMessage, Engine, Prompt, Sampling
@@ -127,6 +128,31 @@ def test_a_version_that_is_not_sound_leaves_the_old_one_in_place(record: Record,
     errors = [body["error"] for body in record.items("swap").values()]
     assert "NaN" in errors[1]
     assert "config.json" in errors[2]
+
+
+def test_a_version_whose_check_breaks_is_not_loaded_again_and_again(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, checked, check = add_student(record, tmp_path, 1), list[str](), TransformersEngine.check
+
+    async def breaks(engine: TransformersEngine) -> None:
+        checked.append(engine.label)
+        if engine.label == one.label:
+            raise RuntimeError("the device is lost")
+        await check(engine)
+
+    monkeypatch.setattr(TransformersEngine, "check", breaks)
+
+    async def body(live: LiveStudents) -> None:
+        promote(record, one)
+        await until(lambda: len(checked) > 1)
+        await asyncio.sleep(0.3)  # several looks at who is promoted
+        assert label(live) == "student@0"
+
+    serve(record, tmp_path, body)
+    assert checked == ["student@0", "student@1"]
+    assert swaps(record) == [("student@0", "served", 0), ("student@1", "failed", 0)]
+    assert "RuntimeError: the device is lost" in str(record.items("swap"))
 
 
 def test_replies_under_way_are_finished_by_who_began_them(record: Record, tmp_path: Path) -> None:

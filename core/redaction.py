@@ -9,21 +9,27 @@ none of them (a password in a sentence, a name, a postal address) stays; docs/se
 import json
 import re
 import unicodedata
+from base64 import b64decode
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from tutelage.calls import too_deep
-from tutelage.secrets import KEY_LIKE, SECRET, without_secrets
+from tutelage.secrets import SECRET, secret_spans, without_secrets
 
 E_MAIL, CARD, PHONE, OWN_PATTERN = "[e-mail]", "[card]", "[phone]", "[redacted]"
 """What stands in the place of each."""
 
-_UNIT = re.compile(r"\\+(?:u[0-9A-Fa-f]{4}|[nrtbf\"'/])|%[2-7][0-9A-Fa-f]|.", re.DOTALL)
-"""A character, or an escape of one."""
+MOST_LOOKS = 4
+"""A placeholder may show what was hidden behind what it replaced; nearly always the second look finds nothing."""
+
+_UNIT = re.compile(r"\\+(?:u[0-9A-Fa-f]{4}|[nrtbf\"'/])?|%[2-7][0-9A-Fa-f]|.", re.DOTALL)
+"""A character, an escape of one, or backslashes that are none, all in a row so that they are read once."""
 _PLAIN = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", '"': '"', "'": "'", "/": "/"}
-_INVISIBLE = frozenset({"Cf", "Mn", "Cc"})
-"""Unicode categories of what a reader does not see within a word; white space is none of them."""
+_INVISIBLE, _SPACE = frozenset({"Cf", "Mn", "Cc"}), "\t\n\v\f\r\x85"
+"""Unicode categories of what a reader does not see within a word, and those of them that are white space."""
+_NOT_PLAIN = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\\%]")
+"""What makes plain ASCII read otherwise than it is written."""
 
 # -- keys and tokens ------------------------------------------------------------------------------
 
@@ -34,8 +40,7 @@ _PRIVATE_KEY = re.compile(
 )
 _TOKEN = re.compile(
     r"""(?x)(?<![A-Za-z0-9])(?:
-      eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*){0,3}                        # JSON web tokens, signed or encrypted
-    | gh[pousr]_[A-Za-z0-9]{16,} | github_pat_\w{20,} | gl(?:pat|dt|rt|ft|soat)-[\w-]{16,}
+      gh[pousr]_[A-Za-z0-9]{16,} | github_pat_\w{20,} | gl(?:pat|dt|rt|ft|soat)-[\w-]{16,}
     | (?:AKIA|ASIA|AGPA|AIDA|AROA|AIPA|ANPA|ANVA|ABIA|ACCA)[A-Z0-9]{12,}
     | xox[abceoprs]-[\w-]{8,} | xapp-\d-[\w-]{8,} | (?:https://)?hooks\.slack\.com/(?:services|workflows)/[\w/-]+
     | AIza[\w-]{20,} | ya29\.[\w-]{10,} | 1//0[\w-]{20,} | GOCSPX-[\w-]{16,}
@@ -43,20 +48,40 @@ _TOKEN = re.compile(
     | sk-(?:ant|proj|or|svcacct|admin)-[\w-]{10,}
     | hf_[A-Za-z0-9]{16,} | npm_[A-Za-z0-9]{20,} | pypi-[\w-]{30,}
     | dop_v1_[0-9a-f]{20,} | shp(?:at|ca|pa|ss)_[0-9a-f]{20,}
-    | SG\.[\w-]{10,}\.[\w-]{10,} | SK[0-9a-f]{32} | \d{8,10}:AA[\w-]{30,} | tut_[\w-]{20,} | hv[sbr]\.[\w-]{20,}
+    | SG\.[\w-]{10,}\.[\w-]{10,} | SK[0-9a-f]{32} | (?:bot)?\d{8,10}:AA[\w-]{30,} | tut_[\w-]{20,} | hv[sbr]\.[\w-]{20,}
     | AccountKey=[A-Za-z0-9+/]{40,}={0,2}
     )"""
 )
-_HEADER = re.compile(r"(?i)\b(?:bearer|basic)\s{1,4}(?=[^\s\"',]*[\d=_.-])[\w.~+/=-]{8,}")
+_WEB_TOKEN = re.compile(r"(?<![A-Za-z0-9])eyJ[\w-]{6,}(\.[\w-]{6,}(?:\.[\w-]*){0,3})?")
+"""A JSON web token, signed or encrypted, if it has a second part. What has none is matched too, whole, so as not to be
+read anew from every `eyJ` in it; the same goes for what follows, where more is asked of a match in `_secrets`."""
+_HEADER = re.compile(r"(?i)(?<![^\W_])(bearer|basic)\s{1,4}([\w.~+/=-]{8,})")
+_AUTHORIZED = re.compile(
+    r"""(?ix)(?<![^\W_]) authorization ["'\s]{0,3} [:=] \s{0,3} ["']?
+    ((?:basic|bearer|token|digest|negotiate|api-?key) \s{1,4} [^\s"']{4,})"""
+)
+_PASSWORD = r"(?:password|passwd|passphrase|pwd)"
 _ASSIGNED = re.compile(
-    r"""(?ix)
-    ((?<![a-z0-9]) (?:\w{0,24}[_-])?
-     (?:api[_-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|access[_-]?(?:key|token)|auth[_-]?token|refresh[_-]?token
-       |client[_-]?secret|private[_-]?key|session[_-]?key|token|password|passwd|passphrase|pwd)
-     ["'\s]{0,3} (?:=>?|:) \s{0,3} ["']?)
-    ( (?=[^\s"',;]*[\d!@#$%^&*+/=_~-]) [^\s"',;<>\[\]{}()]{6,} )
+    rf"""(?ix)
+    (?<![a-z0-9]) (?:\w{{0,24}}[_-])?
+    (?:api[_\s-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|access[_-]?(?:key|token)|auth[_-]?token|refresh[_-]?token
+      |client[_-]?secret|private[_-]?key|session[_-]?key|token|({_PASSWORD}))
+    ["'\s]{{0,3}} (?:=>?|:) \s{{0,3}} ["']?
+    (?![\[{{]) ([^\s"']+)
     """
 )
+"""What a name that says so is given, up to white space or a quote, for all else may be part of a password."""
+_SIGN, _SIGN_OF_TOKEN, _AFTER = re.compile(r"[\d!@#$%^&*+/=_~-]"), re.compile(r"[\d=_.-]"), ",;.:!?)]}{["
+SHORTEST_PASSWORD, SHORTEST_VALUE = 4, 6
+"""Characters from which on what follows `password:`, and what follows the other names, is taken for a secret."""
+_PLACE = re.compile(r"\[(?:secret|e-mail|card|phone|redacted)\]")
+_QUOTED = re.compile(
+    rf"""(?ix)["'] (?:\w{{0,24}}[_-])?
+    (?:api[_-]?key|secret|(?:access|secret|private)[_-]?key|(?:auth|access|refresh|bearer|api)[_-]?token
+      |{_PASSWORD}|authorization)
+    ["'] \s{{0,8}} : \s{{0,8}} ["'] ([^"'\n]+) ["']"""
+)
+"""JSON within a text."""
 _SECRET_NAME = re.compile(
     r"(?i)(?:api[_-]?key|secret|access[_-]?key|secret[_-]?key|private[_-]?key|(?:auth|access|refresh|bearer|api)[_-]?token"
     r"|password|passwd|passphrase|authorization)$"
@@ -65,8 +90,13 @@ _SECRET_NAME = re.compile(
 
 # -- people ---------------------------------------------------------------------------------------
 
-_MAIL = re.compile(r"(?<![\w.+%'-])[\w+%'-](?:[\w.+%'-]*+)@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w-])")
-_DIGITS = re.compile(r"(?<!\d)\d(?:[ .\u2010-\u2015\xa0-]?\d){11,}")
+_MAIL = re.compile(
+    r"(?<![\w.+%'-])[\w.+%'-]++@(?:[\w-]{1,63}\.){1,8}(?:(?i:xn--[a-z0-9-]{1,59})|[^\W\d_]{2,24})(?![^\W_])"
+)
+_DIGITS = re.compile(r"(?<!\d)\d(?:[\s._/\u2010-\u2015-]{0,3}\d){11,}")
+_NARROW = re.compile(r"[ .\u2010-\u2015\xa0-]?")
+"""What may be between the digits of a card in any grouping; anything wider only as cards have it printed on them."""
+_PRINTED = frozenset({(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3), (4, 4, 4, 1)})
 _GROUP = re.compile(r"\d+")
 _BRANDS: tuple[tuple[str, frozenset[int]], ...] = (
     (r"4", frozenset({13, 16, 19})),  # Visa
@@ -80,21 +110,22 @@ _BRANDS: tuple[tuple[str, frozenset[int]], ...] = (
 )
 _CARDS = tuple((re.compile(start), lengths) for start, lengths in _BRANDS)
 SHORTEST_CARD, LONGEST_CARD = 13, 19
-_GAP = r"(?:[ \xa0.\u2010-\u2015/-]|\)[ -]?|[ -]?\()"
+_GAP = r"[ \xa0.\u2010-\u2015/()-]"
 _PHONE = re.compile(
-    rf"""(?x)(?<![\w.,+-]) (?:
-      (?:\(?\+\d{{1,3}} \)? {_GAP}{{0,2}}|00[1-9]\d{{0,2}} {_GAP}{{1,2}})  # +49 30 123456, 0049 (0)30 123456
-      (?:\(0\){_GAP}?)? \d (?:{_GAP}{{0,2}}\d){{5,12}}
+    rf"""(?x)(?<![^\W_])(?<![.+-])(?!(?<=\d,)0\d\d[ ]) (?:  # `1,000 200 30` is none
+      (?:\(?\+\d{{1,3}} {_GAP}{{0,3}}|00[1-9]\d{{0,2}} {_GAP}{{1,3}})  # +49 30 123456, 0049 (0)30 123456
+      \d (?:{_GAP}{{0,3}}\d){{5,13}}
     | (?:1[ .-])? (?:\([2-9]\d{{2}}\)[ .-]?|[2-9]\d{{2}}[.-]|[2-9]\d{{2}}[ ](?=\d{{3}}-))  # (555) 123-4567
       \d{{3}}[ .-] \d{{4}}
     | \(0\d{{1,5}}\) [ -]? \d{{3,8}} (?:[ -]\d{{2,5}}){{0,3}}  # (030) 123456
     | 0\d{{2,4}} [ /-]{{1,3}} \d{{3,8}} (?:[ -]\d{{2,5}}){{1,3}}  # 030 123 45 67
     | 0\d{{2,4}} [ ]?/[ ]? \d{{5,9}} | 0[1-9]\d{{2,4}}[ -]\d{{6,8}}  # 0171/1234567
     | 0[1-9] (?:[ .]\d{{2}}){{4}}  # 01 23 45 67 89
-    ) (?![\w]|[.,-]\d)"""
+    ) (?![^\W_]|[.-]\d)"""
 )
 _CALLED = re.compile(
-    r"(?i)(\b(?:tel(?:ephone|efon|\.)?|phone|mobile|cell|mobil|handy|fax|whatsapp|(?:call|ring|text) (?:me|us)|sms)\b"
+    r"(?i)((?<![^\W_])(?:tel(?:ephone|efon|\.)?|phone|mobile|cell|mobil|handy|fax|whatsapp|(?:call|ring|text) (?:me|us)"
+    r"|sms)\b"
     r"(?: ?(?:number|no\.?|nr\.?|at|on|is|me|under))*[ :#=]{0,3}[\"']?)"
     r"(\+?\(?\d(?:[ ()./-]{0,2}\d){6,14})(?!\d)"
 )
@@ -118,12 +149,17 @@ class Redactor:
         """`text` with placeholders in the place of what must not be kept."""
         text = without_secrets(text)
         text = _replaced(text, self._own_spans(text))
-        for find in (self._own_spans, _secrets, _mails, _cards, _phones):
-            read = _as_read(text)
-            spans = find(read.text)
-            text = _replaced(
-                text, ((read.starts[start], read.ends[end - 1], put) for start, end, put in spans if end > start)
-            )
+        read = _as_read(text)
+        finders = (self._own_spans, _secrets, _mails, _cards, _phones)
+        for _ in range(MOST_LOOKS):
+            before = text
+            for find in finders:
+                if spans := list(read.back(find(read.text))):
+                    text = _replaced(text, spans)
+                    read = _as_read(text)
+            if text == before:
+                break
+            finders = (_secrets, _mails, _cards, _phones)
         return text
 
     def document(self, text: str) -> str:
@@ -142,15 +178,30 @@ class Redactor:
         if isinstance(value, str):
             if value and _SECRET_NAME.search(name):
                 return SECRET
-            return PHONE if _REACHED.match(name) and sum(map(str.isdigit, value)) >= 6 else self.text(value)
+            if _REACHED.match(name) and sum(map(str.isdigit, value)) >= 6:
+                return PHONE
+            return self.text(self._beside(name, value, '"'))
         if isinstance(value, dict):
             return {self.text(str(key)): self.value(item, str(key)) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(item, name) for item in value]
         if isinstance(value, int | float) and not isinstance(value, bool):
-            said = self.value(str(value), name)
-            return value if said == str(value) else said
+            number = str(value)
+            said = self.value(self._beside(name, number, ""), name)
+            return value if said == number else said
         return value
+
+    def _beside(self, name: str, said: str, quote: str) -> str:
+        """`said` without what only the name before it shows: what is found in the pair must come in place of a whole
+        value here, since in the text of the JSON it could take a comma or a bracket along."""
+        if not name or _PLACE.fullmatch(said):
+            return said
+        lead = f'"{name}": {quote}'
+        read = _as_read(f"{lead}{said}{quote}")
+        found = [*self._own_spans(read.text), *_assigned(read.text), *_called(read.text)]
+        at, end = len(lead), len(lead) + len(said)
+        mine = [(max(start, at) - at, min(last, end) - at, put) for start, last, put in read.back(found) if last > at]
+        return _replaced(said, mine)
 
     def _own_spans(self, text: str) -> Iterator[Span]:
         for pattern in self._own:
@@ -165,19 +216,30 @@ class _Read(NamedTuple):
     starts: Sequence[int]
     ends: Sequence[int]
 
+    def back(self, spans: Iterable[Span]) -> Iterator[Span]:
+        """Where these stand in the original."""
+        for start, end, put in spans:
+            if end > start:
+                yield self.starts[start], self.ends[end - 1], put
+
 
 def _as_read(text: str) -> _Read:
-    if text.isascii() and "\\" not in text and "%" not in text:
+    if text.isascii() and not _NOT_PLAIN.search(text):
         return _Read(text, range(len(text)), range(1, len(text) + 1))
     said: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
     for match in _UNIT.finditer(text):
         unit = match[0]
+        if unit[-1] == "\\":
+            said += unit
+            starts += range(match.start(), match.end())
+            ends += range(match.start() + 1, match.end() + 1)
+            continue
         if len(unit) > 1:
             unit = _unescaped(unit)
         for char in unit if unit.isascii() else unicodedata.normalize("NFKC", unit):
-            if char.isspace() or unicodedata.category(char) not in _INVISIBLE:
+            if char in _SPACE or unicodedata.category(char) not in _INVISIBLE:
                 said.append(char)
                 starts.append(match.start())
                 ends.append(match.end())
@@ -200,11 +262,37 @@ def _replaced(text: str, spans: Iterable[Span]) -> str:
 
 
 def _secrets(text: str) -> Iterator[Span]:
-    for pattern in (_PRIVATE_KEY, _TOKEN, _HEADER, KEY_LIKE):
+    for pattern in (_PRIVATE_KEY, _TOKEN):
         for match in pattern.finditer(text):
             yield (*match.span(), SECRET)
+    for match in _WEB_TOKEN.finditer(text):
+        if match[1]:
+            yield (*match.span(), SECRET)
+    for match in _HEADER.finditer(text):
+        if _SIGN_OF_TOKEN.search(match[2]) or _is_login(match[2]):
+            yield (*match.span(), SECRET)
+    for pattern in (_AUTHORIZED, _QUOTED):
+        for match in pattern.finditer(text):
+            if not _PLACE.search(match[1]):
+                yield (*match.span(1), SECRET)
+    for start, end in secret_spans(text):
+        yield start, end, SECRET
+    yield from _assigned(text)
+
+
+def _assigned(text: str) -> Iterator[Span]:
     for match in _ASSIGNED.finditer(text):
-        yield (*match.span(2), SECRET)
+        value = _PLACE.sub("", match[2]).rstrip(_AFTER)
+        if len(value) >= (SHORTEST_PASSWORD if match[1] else SHORTEST_VALUE) and _SIGN.search(value):
+            yield (*match.span(2), SECRET)
+
+
+def _is_login(token: str) -> bool:
+    """Whether it is what `Basic` is followed by: NAME:PASSWORD in base64."""
+    try:
+        return b":" in b64decode(token, validate=True) and b64decode(token).decode().isprintable()
+    except ValueError:
+        return False
 
 
 def _mails(text: str) -> Iterator[Span]:
@@ -218,6 +306,7 @@ def _cards(text: str) -> Iterator[Span]:
     for run in _DIGITS.finditer(text):
         groups = [(run.start() + group.start(), run.start() + group.end()) for group in _GROUP.finditer(run[0])]
         digits = "".join(text[start:end] for start, end in groups)
+        wide = _wide(text, groups)
         sums = _checks(digits)
         begins = list(accumulate((end - start for start, end in groups), initial=0))
         for first, begin in enumerate(begins[:-1]):
@@ -226,8 +315,16 @@ def _cards(text: str) -> Iterator[Span]:
                 if end - begin > LONGEST_CARD:
                     break
                 sum_of_it = sums[end % 2][end] - sums[end % 2][begin]
-                if end - begin >= SHORTEST_CARD and sum_of_it % 10 == 0 and _branded(digits[begin:end]):
+                if end - begin < SHORTEST_CARD or sum_of_it % 10 or not _branded(digits[begin:end]):
+                    continue
+                if wide[first] == wide[last] or tuple(to - at for at, to in groups[first : last + 1]) in _PRINTED:
                     yield groups[first][0], groups[last][1], CARD
+
+
+def _wide(text: str, groups: Sequence[tuple[int, int]]) -> list[int]:
+    """Of every group, how many gaps before it are wide."""
+    gaps = (text[before[1] : after[0]] for before, after in pairwise(groups))
+    return list(accumulate((not _NARROW.fullmatch(gap) for gap in gaps), initial=0))
 
 
 def _checks(digits: str) -> tuple[list[int], list[int]]:
@@ -247,8 +344,12 @@ def _branded(digits: str) -> bool:
 
 
 def _phones(text: str) -> Iterator[Span]:
+    yield from _called(text)
     for match in _PHONE.finditer(text):
         if 7 <= sum(map(str.isdigit, match[0])) <= 16:
             yield (*match.span(), PHONE)
+
+
+def _called(text: str) -> Iterator[Span]:
     for match in _CALLED.finditer(text):
         yield (*match.span(2), PHONE)

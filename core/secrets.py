@@ -2,20 +2,24 @@
 
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 SECRET = "[secret]"
 """What stands in a secret's place."""
 
-KEY_LIKE = re.compile(
+_KEY = re.compile(r"(?i)\b(?:sk|pk|gsk|xai|hf|ghp|gho|glpat)[-_]([\w\-*.]{6,})")
+"""A key by its usual beginning, if there is a digit or a star in its rest. Whether there is one is asked after the
+match: a look ahead for it would read the rest of the text anew from every beginning in it."""
+_KEY_LIKE = re.compile(
     r"""(?ix)
-    \b(?:sk|pk|gsk|xai|hf|ghp|gho|glpat)[-_](?=[\w\-*.]*[\d*])[\w\-*.]{6,}  # keys by their usual beginnings
-    | \bkey[-_](?=[a-z]*\d)[a-z0-9*]{12,}    # `key_columns` is none
+    \bkey[-_](?=[a-z]*\d)[a-z0-9*]{12,}      # `key_columns` is none
     | \bbearer\s+(?=\S{12,}|\S*\d)\S+        # nor is `the bearer of`
     | (?-i:\bAIza[\w-]{20,} | \bAKIA[A-Z0-9]{12,})
-    | (?<=://)[^\s/:@]+:[^\s/@]+(?=@)        # user:password in an address
+    | (?<=://)[^\s/:@]*:[^\s/]+(?=@)         # user:password in an address
     """
 )
+_DIGIT_OR_STAR = re.compile(r"[\d*]")
 _SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd|authorization)$")
 _SHORTEST, _SHORTEST_WITH_DIGIT = 12, 8
 """Characters of a value of the environment that counts as a secret. Shorter ones are ordinary words, such as the
@@ -27,7 +31,22 @@ def without_secrets(text: str) -> str:
     one and are no mere words: at least 12 characters, or 8 with a digit among them."""
     for value in sorted(_environment(), key=len, reverse=True):
         text = text.replace(value, SECRET)
-    return KEY_LIKE.sub(SECRET, text)
+    parts, at = [], 0
+    for start, end in sorted(_keys(text)):
+        if start >= at:
+            parts += [text[at:start], SECRET]
+            at = end
+    return "".join([*parts, text[at:]])
+
+
+def secret_spans(text: str) -> Iterator[tuple[int, int]]:
+    """From where to where there is what `without_secrets` takes out."""
+    yield from _keys(text)
+    for value in _environment():
+        at = text.find(value)
+        while at >= 0:
+            yield at, at + len(value)
+            at = text.find(value, at + len(value))
 
 
 def cleaned(value: Any) -> Any:
@@ -40,6 +59,14 @@ def cleaned(value: Any) -> Any:
             for name, item in value.items()
         }
     return [cleaned(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _keys(text: str) -> Iterator[tuple[int, int]]:
+    for match in _KEY.finditer(text):
+        if _DIGIT_OR_STAR.search(match[1]):
+            yield match.span()
+    for match in _KEY_LIKE.finditer(text):
+        yield match.span()
 
 
 def _environment() -> set[str]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from tutelage.errors import ConfigError
+from tutelage.hostile import hostile_text
 from tutelage.section import Section
 
 
@@ -122,9 +123,14 @@ class TriggerConfig(Section):
 
 def _compiles(pattern: str) -> str:
     try:
-        re.compile(pattern)
+        found = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+    if unit := hostile_text(found):
+        raise ValueError(
+            f"{pattern!r} would let a caller keep the server busy with a long text of {unit!r}; "
+            "bound its repetitions, as in {1,40}, and nest none"
+        )
     return pattern
 
 
@@ -134,7 +140,8 @@ class LearningConfig(Section):
     record: bool = True
     """Whether they are kept, redacted; a request can opt out, none can opt in."""
     redact: tuple[Annotated[str, AfterValidator(_compiles)], ...] = ()
-    """Regular expressions of one's own, besides keys, tokens, e-mail addresses, card and phone numbers."""
+    """Regular expressions of one's own, besides keys, tokens, e-mail addresses, card and phone numbers. Refused is one
+    whose time grows faster than the text that it looks at."""
     idle: float = Field(900.0, gt=0)
     """Seconds without a request after which a session is over and is judged."""
     votes: int = Field(3, ge=1, le=15)

@@ -1,10 +1,13 @@
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import OWN, SECRETS, payload
 
+from tutelage.config import Config, load_config
+from tutelage.errors import ConfigError
 from tutelage.redaction import CARD, E_MAIL, PHONE, Redactor
 from tutelage.secrets import SECRET
 
@@ -81,3 +84,34 @@ def test_any_text_can_be_redacted_and_redacting_again_changes_nothing(text: str)
     once = REDACTOR.text(text)
 
     assert REDACTOR.text(once) == once
+
+
+REPEATED = [
+    "\\", "\\\\u00", "sk-", "sk_sk-", "key-", "token:", "password:", "eyJaaaaaa-", "SG.aaaaaaaaaa-", "://a:", "bearer ",
+    "basic a", "-----BEGIN PRIVATE KEY-----\n", "-----END ", "secret_", "authorization: ", "a@a.xn--", "a.a@", "[secret]",
+    "+1 (1 (1 (1 (1 (1 (1 (1 (1 (1 (1 (1 (1x", "4 1", "4111\n", "tel number ", "%2", "a\0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", REPEATED)
+def test_four_times_the_text_takes_about_four_times_as_long(unit: str) -> None:
+    def seconds(size: int) -> float:
+        text, taken = (unit * size)[:size], []
+        for _ in range(5):
+            start = time.thread_time()
+            REDACTOR.text(text)
+            taken.append(time.thread_time() - start)
+        return sorted(taken)[2]
+
+    assert seconds(8000) < 8 * seconds(2000) + 0.005, "the slack is what a clock cannot tell from nothing"
+
+
+@pytest.mark.parametrize("pattern", [r"(\w+\s?)+$", r"CASE-.*END"])
+def test_patterns_that_a_caller_could_keep_busy_are_refused(pattern: str) -> None:
+    with pytest.raises(ConfigError, match="busy"):
+        load_config(None, [f"serve.learning.redact={json.dumps([pattern])}"])
+
+
+def test_patterns_with_bounds_are_taken() -> None:
+    patterns = [OWN, r"\b[A-Z]{2}\d{6,10}\b", r"(?i)patient\s{0,3}(?:no|nr)\.?\s{0,3}\d{1,12}"]
+    assert Config(serve={"learning": {"redact": patterns}}).serve.learning.redact == tuple(patterns)

@@ -18,7 +18,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -150,7 +149,8 @@ class Sessions:
         said = ChatMessage("assistant", answer.text, answer.calls)
         # Redacting takes time, so it is done before anybody has to wait for it.
         last = max(_replies(sent) - 1, 0)
-        *came, reply = map(self._clean, _numbered([*sent[last:], said]))
+        numbered = tuple(_numbered([*sent[last:], said]))
+        *came, reply = map(self._clean, numbered[1:] if marks.tip else numbered)
         shown = tuple(replace_text(item, self._redactor.text(item.text)) for item in prepared.shown)
         tools = tuple(map(self._tool, chat.prompt.tools))
         tip, alone = self._digest(chat, (*sent, said)), self._digest(chat, (said,))
@@ -165,7 +165,7 @@ class Sessions:
                 caller=chat.caller,
                 tenant=chat.tenant,
                 name=marks.name,
-                came=tuple(came[1:] if marks.tip else came),
+                came=tuple(came),
                 reply=reply,
                 tools=tools,
                 student=answer.student,
@@ -319,8 +319,12 @@ def _key_of(record: Record) -> bytes:
             try:
                 with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                     file.write(made)
-                with suppress(FileExistsError):  # another process was quicker, and its key is the one
+                try:
                     os.link(part, path)
+                except FileExistsError:  # another process was quicker, and its key is the one
+                    pass
+                except OSError:  # not every file system has hard links
+                    part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
         key = path.read_bytes()

@@ -7,16 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tutelage.config import JobsConfig
+from tutelage.config import Config, JobsConfig
 from tutelage.jobs.attend import HANDLE, KEPT, MOST, BoundedFile, elsewhere, last_lines, output_file, place
+from tutelage.jobs.dispatcher import Dispatcher
 from tutelage.jobs.launcher import launcher
 from tutelage.jobs.local import ATTEMPTS_KEPT, LocalLauncher
+from tutelage.jobs.model import Again, State
+from tutelage.jobs.store import JobStore
 from tutelage.record import Record
 
 NEW_SESSION = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', {code!r}], start_new_session=True)"
@@ -285,3 +288,68 @@ def test_a_job_runs_only_where_its_record_is_the_same_file(tmp_path: Path) -> No
     assert "is not the folder" in elsewhere(first, None, f"another{place(first)}")
     assert "does not see the workspace" in elsewhere(tmp_path / "third", None, place(first))
     assert "does not see the folder" in elsewhere(first, tmp_path / "third", place(first))
+
+
+DISPATCHES = """
+import os, signal, sys
+from pathlib import Path
+from tutelage.config import Config, JobsConfig
+from tutelage.jobs.dispatcher import Dispatcher
+from tutelage.jobs.local import LocalLauncher
+from tutelage.record import Record
+folder, moment = Path(sys.argv[1]), sys.argv[2]
+record, config = Record.open(folder), Config(jobs=JobsConfig(lease=3 if moment == "leased" else 60, heartbeat=1))
+launched = LocalLauncher(config.jobs, folder, program="stand_in")
+dispatcher = Dispatcher(record, folder, config, launched)
+def die(*given):
+    os.kill(os.getpid(), signal.SIGKILL)
+if moment == "leased":
+    launched.start = die
+if moment == "started":
+    dispatcher.store.handled = die
+dispatcher.tick()
+die()
+"""
+"""A dispatcher that is killed: after it took a job, after it started its process, at the end."""
+WORKS = """
+import os, sys, time
+from pathlib import Path
+from tutelage.jobs.attend import HANDLE
+from tutelage.jobs.model import State
+from tutelage.jobs.store import JobStore
+from tutelage.record import Record
+folder, job, attempt = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+store = JobStore(Record.open(folder))
+assert store.started(job, attempt, f"host:{os.getpid()}", os.environ[HANDLE], time.time())
+while not (folder / "go").exists():
+    store.beat(job, attempt, time.time(), 60)
+    time.sleep(0.05)
+assert store.finish(job, attempt, State.SUCCEEDED)
+"""
+
+
+@pytest.mark.parametrize("moment", ["leased", "started", "attendant"])
+def test_a_job_is_done_once_whoever_is_killed_while_it_is_taken(jobs: Jobs, moment: str) -> None:
+    jobs.launcher(WORKS)
+    with closing(Record.open(jobs.workspace)) as record:
+        store = JobStore(record)
+        job = store.submit("evaluate", by="hand:test")[0]
+        killed = subprocess.run([sys.executable, "-c", DISPATCHES, str(jobs.workspace), moment], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        config = Config()
+        working = Dispatcher(
+            record, jobs.workspace, config, LocalLauncher(config.jobs, jobs.workspace, program="stand_in")
+        )
+        if moment != "leased":
+            until(lambda: store.get(job.id).state is State.RUNNING)
+            handle = store.get(job.id).handle
+            jobs.handles.append(handle)
+            assert working.tick() == 0, "it runs, and is not started again"
+            assert jobs.launcher(WORKS).alive(handle) is True, "it can be stopped"
+        if moment == "attendant":
+            os.kill(int(handle.rsplit("/", 3)[1]), signal.SIGKILL)
+        (jobs.workspace / "go").touch()
+        until(lambda: working.tick() is None or store.get(job.id).over)
+        taken = 1 if moment in ("leased", "attendant") else 0
+        found = store.get(job.id)
+        assert (found.state, found.times(Again.TAKEN_OVER), found.last.attempt) == (State.SUCCEEDED, taken, 1 + taken)

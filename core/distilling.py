@@ -1,6 +1,6 @@
 """The judge, extract and consolidate steps of a cycle, over the functions of `tutelage.agents`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tutelage.agents.distiller import Distilled
 from tutelage.agents.extraction import extract as extract_experiences
@@ -17,6 +17,7 @@ from tutelage.cycle import (
 )
 from tutelage.design_store import hint_of
 from tutelage.designs import Hint
+from tutelage.evidence import vouched_for
 from tutelage.experience import IN_USE, Kind, Status
 from tutelage.progress import Reporter
 from tutelage.stats import compare, rate
@@ -25,6 +26,8 @@ from tutelage.workspace import Workspace
 
 DISTILLED = "distilled"
 """Kind of the documents that keep what each trajectory gave until its extraction is complete, and after."""
+VOUCHED, OTHERS = "vouched for", "others"
+"""Parts of an extraction, in their order."""
 KINDS: tuple[Kind, ...] = ("sticker", "skill", "guardrail")
 
 
@@ -53,41 +56,65 @@ def judge(workspace: Workspace, cycle: int, report: Reporter) -> None:
 def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
     """Distil the judged trajectories that no earlier extraction has looked at; experiences are admitted all at once.
 
-    Those that it leaves for a later one are not marked as looked at.
+    Those that it leaves for a later one are not marked as looked at. Conversations of callers who are not trusted come
+    second, by themselves: no guardrail is refused or borne out by what they say, except their own.
     """
     record = workspace.record
-    if record.get("extraction", str(cycle)) is None:
-        earlier = {item for body in record.items("extraction").values() for item in body["trajectories"]}
-        fresh = [item for item in experience_trajectories(workspace) if item.id not in earlier]
-        existing = [item for item in workspace.memory.experiences() if item.status is not Status.QUARANTINED]
-        found = extract_experiences(
-            fresh,
-            {verdict.trajectory: verdict for verdict in record.verdicts()},
-            distiller_llm=workspace.llm("distiller"),
-            accepted=accepted_trajectories(workspace),
-            existing=existing,
-            shown=[item for item in existing if item.trust >= workspace.trust.threshold],
-            per_family=workspace.config.memory.distil_per_family,
-            distilled={
-                item.id: Distilled.model_validate(body)
-                for item in fresh
-                if (body := record.get(DISTILLED, item.id)) is not None
-            },
-            on_distilled=lambda made: record.put(DISTILLED, made.trajectory, made.model_dump(mode="json")),
-            hints=_hints(workspace, fresh),
-            rounds=workspace.config.teacher.sticker_rounds,
-            evidence=workspace.config.evidence,
-        )
-        left = frozenset(found.left)
-        with record.transaction():
-            for experience in found.experiences:
-                workspace.memory.add(experience)
-            looked_at = [item.id for item in fresh if item.id not in left]
-            record.put("extraction", str(cycle), {"funnel": list(found.funnel.items()), "trajectories": looked_at})
+    done = record.get("extraction", str(cycle)) or {"funnel": [], "trajectories": [], "left": [VOUCHED, OTHERS]}
+    for part in done.get("left", ()):
+        _extract_part(workspace, cycle, vouched=part == VOUCHED)
     body = record.get("extraction", str(cycle))
     assert body is not None, "the extraction was just stored"
     for what, count in body["funnel"]:
         report.say(f"  {what}: {count}")
+
+
+def _extract_part(workspace: Workspace, cycle: int, *, vouched: bool) -> None:
+    """Distil what is vouched for, or the rest, and add it to what is kept of the cycle's extraction."""
+    record = workspace.record
+    earlier = {item for body in record.items("extraction").values() for item in body["trajectories"]}
+    every = [item for item in experience_trajectories(workspace) if item.id not in earlier]
+    fresh = [item for item in every if vouched_for(workspace, item) is vouched]
+    if not fresh and not vouched:
+        _add_to(workspace, cycle, {}, [], left=[])
+        return
+    existing = [item for item in workspace.memory.experiences() if item.status is not Status.QUARANTINED]
+    found = extract_experiences(
+        fresh,
+        {verdict.trajectory: verdict for verdict in record.verdicts()},
+        distiller_llm=workspace.llm("distiller"),
+        accepted=[item for item in accepted_trajectories(workspace) if not vouched or vouched_for(workspace, item)],
+        existing=existing,
+        shown=[item for item in existing if item.trust >= workspace.trust.threshold],
+        per_family=workspace.config.memory.distil_per_family,
+        distilled={
+            item.id: Distilled.model_validate(body)
+            for item in fresh
+            if (body := record.get(DISTILLED, item.id)) is not None
+        },
+        on_distilled=lambda made: record.put(DISTILLED, made.trajectory, made.model_dump(mode="json")),
+        hints=_hints(workspace, fresh),
+        rounds=workspace.config.teacher.sticker_rounds,
+        evidence=workspace.config.evidence,
+    )
+    left = frozenset(found.left)
+    with record.transaction():
+        for experience in found.experiences:
+            workspace.memory.add(experience)
+        looked_at = [item.id for item in fresh if item.id not in left]
+        _add_to(workspace, cycle, found.funnel, looked_at, left=[OTHERS] if vouched else [])
+
+
+def _add_to(
+    workspace: Workspace, cycle: int, funnel: Mapping[str, int], trajectories: Sequence[str], *, left: Sequence[str]
+) -> None:
+    """Note what a part of a cycle's extraction has brought, and which parts are left."""
+    known = workspace.record.get("extraction", str(cycle)) or {"funnel": [], "trajectories": []}
+    counts = dict(known["funnel"])
+    for what, count in funnel.items():
+        counts[what] = counts.get(what, 0) + count
+    body = {"funnel": list(counts.items()), "trajectories": [*known["trajectories"], *trajectories], "left": [*left]}
+    workspace.record.put("extraction", str(cycle), body)
 
 
 def consolidate(workspace: Workspace, cycle: int, report: Reporter) -> None:

@@ -1,7 +1,7 @@
 """Evidence and absorption on real episodes: students whose ability is known beforehand, and what becomes of memory."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import pytest
 from tutelage.absorption import MEASUREMENT, reconcile, restorations
 from tutelage.agents.llm_policy import LLMPolicy
 from tutelage.config import Config
-from tutelage.cycle import DEMONSTRATIONS, experience_trajectories, run_and_record
+from tutelage.cycle import DEMONSTRATIONS, SERVED, experience_trajectories, run_and_record
+from tutelage.distilling import extract, judge
 from tutelage.evaluate import MEASURING, seen_pairs
 from tutelage.evidence import measurable, measure
 from tutelage.experience import Change, Experience, Guardrail, Skill, Source, Status
@@ -20,7 +21,7 @@ from tutelage.measures import Finding, Measurement, Student
 from tutelage.pairing import FIRST_PLACE
 from tutelage.progress import Reporter
 from tutelage.results import GateDoc, save
-from tutelage.types import Context, Policy, Reply, Split, Verdict
+from tutelage.types import Cause, Context, Diagnosis, Ending, Policy, Reply, Split, Trajectory, Verdict
 from tutelage.workspace import Workspace
 
 QUIET = Reporter(None)
@@ -100,7 +101,7 @@ class Trial(Workspace):
         return self.memory.get(item.id).status
 
 
-def opened(folder: Path, ability: Ability, **evidence: object) -> Trial:
+def opened(folder: Path, ability: Ability, *, memory: Mapping[str, object] | None = None, **evidence: object) -> Trial:
     found = Trial(
         Config.model_validate(
             {
@@ -108,7 +109,7 @@ def opened(folder: Path, ability: Ability, **evidence: object) -> Trial:
                 "environments": [{"name": "toy", "families": list(FAMILIES)}],
                 "teacher": {"model": "expert/toy"},
                 "act": {"width": 8},
-                "memory": {"top_k": 2},
+                "memory": {"top_k": 2, **(memory or {})},
                 "evidence": {"pairs": 128, **evidence},
             }
         )
@@ -362,3 +363,35 @@ def test_guardrails_are_replayed_over_what_is_recorded_by_now(trial: Trial) -> N
     numbers = trial.memory.get(good.id).change.numbers
     assert float(numbers["mistakes stopped"]) >= 1
     assert float(numbers["right actions high"]) <= trial.config.evidence.max_blocked
+
+
+def test_only_conversations_of_trusted_callers_count_for_and_against_guardrails(tmp_path: Path) -> None:
+    """What a stranger calls solved neither retires a rule nor keeps out one that is drawn here."""
+    sources = {"own": 1.0, "user": 0.6, "live": 0.4, "live:ann": 0.9}
+    trial = opened(tmp_path / "w", lambda family, seed, shown: False, memory={"trust": {"sources": sources}})
+    tasks = trial.suite.only(["copy"]).tasks(Split.TRAIN, 500, 4)
+    run_and_record(trial, tasks, trial.clumsy_teacher(), arm="mistaken", cycle=1, report=QUIET)
+    rule = Guardrail(trigger=(), root_cause="r", forbidden='click(button "cancel")', remedy="Look.")
+    hand = Source(trajectory="", task="", origin="user:me")
+    stood = trial.learn("copy", "", content=rule, sources=(hand,))
+
+    def said(item: Trajectory, caller: str) -> None:
+        steps = [step.model_copy(update={"diagnosis": Diagnosis(cause=Cause.PROGRESS)}) for step in item.steps]
+        steps.append(steps[-1].model_copy(update={"meaning": rule.forbidden}))
+        change = {"origin": f"live:{caller}", "ending": Ending.SOLVED, "steps": tuple(steps)}
+        made = item.model_copy(update={**change, "id": f"{caller}_{item.id}"})
+        trial.record.add_trajectory(made, key=made.id, cycle=0, arm=SERVED)
+        trial.record.add_verdict(Verdict(trajectory=made.id, judge="test", successful=True, reason="r", cited=()))
+
+    failed = [item for item in trial.record.trajectories(arm="mistaken") if not item.success]
+    for item in failed:
+        said(item, "mallory")
+    judge(trial, 1, QUIET)
+    extract(trial, 1, QUIET)
+    drawn = trial.memory.experiences(kind="guardrail")
+    assert len(drawn) > 1, "beside the one written by hand"
+    assert len(trial.record.get("extraction", "1")["trajectories"]) == len(trial.record.trajectories())
+    assert stood.id not in {move.experience for move in measure(trial, "1/evidence", 1, QUIET, pairs=0).moves}
+    said(failed[0], "ann")
+    assert stood.id in {move.experience for move in measure(trial, "2/evidence", 2, QUIET, pairs=0).moves}
+    trial.close()

@@ -61,12 +61,18 @@ UNLIKE = {"timing", "usage", "usage-cycle", TRIGGER}
 class Day:
     """The service of a workspace in a process of its own, and the clock that it goes by."""
 
-    def __init__(self, folder: Path, minute: float) -> None:
-        """`minute` is how many seconds one of its minutes lasts."""
+    def __init__(self, folder: Path, minute: float, night: str, poll: float) -> None:
+        """
+        Args:
+            minute: how many seconds one of its minutes lasts.
+            night: the kind of job that the night brings.
+            poll: seconds between two looks of the service.
+        """
         self.folder, self.minute = folder, minute
         self.told = folder.parent / "clock"
         self.now = 0
-        self.workspace = Workspace(Config(workspace=folder, **SETTINGS))
+        self.night, self.settings = night, settings_of(night, poll)
+        self.workspace = Workspace(Config(workspace=folder, **self.settings))
         self.store = JobStore(self.workspace.record)
         self.service: subprocess.Popen[bytes] | None = None
         self._tell()
@@ -119,14 +125,21 @@ class Day:
 
 @pytest.fixture
 def day(tmp_path: Path, full_counts: bool) -> Iterator[Day]:
-    """In full it lasts ten minutes; otherwise time flies while nothing happens."""
-    day = Day(tmp_path / "service", 600 / MINUTES if full_counts else 0.004)
+    """In full it lasts ten minutes, and the night distils again, to be refused by the gate. Otherwise time flies while
+    nothing happens, and the night extracts only: starting processes that train is most of what this costs."""
+    full = (600 / MINUTES, "distill", 0.05)
+    day = Day(tmp_path / "service", *(full if full_counts else (0.004, "extract", 0.2)))
     yield day
     if day.service is not None and day.service.poll() is None:
         day.kill()
     for job in day.store.jobs((State.LEASED, State.RUNNING)):
         os.killpg(int(job.handle.split("/")[1]), signal.SIGKILL)
     day.workspace.close()
+
+
+def settings_of(night: str, poll: float) -> dict[str, Any]:
+    triggers = [{**item, "job": night} if item["name"] == "nightly" else item for item in SETTINGS["triggers"]]
+    return {**SETTINGS, "triggers": triggers, "jobs": {**SETTINGS["jobs"], "poll": poll}}
 
 
 def arrive(workspace: Workspace, first: int, count: int) -> None:
@@ -168,7 +181,8 @@ def test_a_day_ends_as_if_all_had_been_done_by_hand(day: Day, tmp_path: Path) ->
     jobs = [(job.by, job.state, job.last.attempt) for job in reversed(day.store.jobs())]
     assert jobs == [("trigger:enough", State.SUCCEEDED, 2), ("trigger:nightly", State.SUCCEEDED, 1)]
     assert (first.times(Again.TAKEN_OVER), first.times(Again.FAILED)) == (1, 0)
-    assert (first.last.result["promoted"], second.last.result["promoted"]) == ("student@1", None)
+    assert (first.last.result["promoted"], second.last.result.get("promoted")) == ("student@1", None)
+    assert ("gate" in second.last.result) == (day.night == "distill")
     student = day.workspace.record.promoted()
     assert student is not None
     assert student.label == "student@1"
@@ -176,18 +190,18 @@ def test_a_day_ends_as_if_all_had_been_done_by_hand(day: Day, tmp_path: Path) ->
     assert noted["enough"] == f"{ENOUGH} of {ENOUGH} accepted trajectories"
     assert noted["nightly"] == "2026-06-01 22:00:00 CEST has come"
     assert "2026-06-01 12:30:00 CEST was missed by" in noted["lunch"]
-    assert happened(day.workspace.record) == by_hand(tmp_path / "by hand")
+    assert happened(day.workspace.record) == by_hand(tmp_path / "by hand", day)
 
 
-def by_hand(folder: Path) -> dict[str, list[dict[str, Any]]]:
+def by_hand(folder: Path, day: Day) -> dict[str, list[dict[str, Any]]]:
     """What the record says once the day's work was done without a service, in one go."""
-    with closing(Workspace(Config(workspace=folder, **SETTINGS))) as workspace:
+    with closing(Workspace(Config(workspace=folder, **day.settings))) as workspace:
         arrive(workspace, 0, ENOUGH)
         loop.run(workspace, "distill", Reporter(None))
         arrive(workspace, ENOUGH, 3)
     useless = settings(folder, Params(set=USELESS))
     with closing(Workspace(useless, remember=False)) as workspace:
-        loop.run(workspace, "distill", Reporter(None))
+        loop.run(workspace, day.night, Reporter(None))
         return happened(workspace.record)
 
 

@@ -1,7 +1,8 @@
 """Any OpenAI-compatible server or provider behind the endpoint, through LiteLLM."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from tutelage import tools as tooling
@@ -45,8 +46,22 @@ class UpstreamEngine:
 
         Raises:
             RequestRefused: the upstream blames the request.
-            PolicyFailed: it fails, is not there, or sends more than `MAX_REPLY` characters.
+            PolicyFailed: it fails, is not there, or sends more than `MAX_REPLY` characters. That is logged, and so has
+                none of the upstream's words, which may quote the request.
         """
+        async with aclosing(self._pieces(prompt, _wordless)) as pieces:  # left early, the connection ends with it
+            async for piece in pieces:
+                yield piece
+
+    async def check(self) -> None:
+        """Ask for one token; what the upstream says then is about a request of ours, and is told in full."""
+        async for _ in self._pieces(Prompt((ChatMessage("user", "Hello"),), Sampling(max_new_tokens=1)), _in_full):
+            pass
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def _pieces(self, prompt: Prompt, told: Callable[[Exception], str]) -> AsyncGenerator[Piece, None]:
         size, calls, finish, tokens = 0, Calls(), None, None
         try:
             stream = await self._send(prompt)
@@ -68,21 +83,15 @@ class UpstreamEngine:
         except TimeoutError:
             raise PolicyFailed(f"{self._model}: nothing came for {self._timeout:g} s") from None
         except Exception as error:  # nothing of ours runs in there: it is the upstream's, or LiteLLM's view of it
-            raise _failure(self._model, error) from None
+            if getattr(error, "status_code", 0) in REFUSED:
+                raise RequestRefused(f"{self._model}: {_in_full(error)}") from None
+            raise PolicyFailed(f"{self._model}: {told(error)}") from None
         whole = calls.whole()
         if whole:
             yield Piece(calls=whole)
         yield Piece(
             finish="tool_calls" if whole else FINISHES.get(str(finish), "stop"), tokens=tokens or TokenCount(0, 0)
         )
-
-    async def check(self) -> None:
-        """Ask for one token."""
-        async for _ in self.generate(Prompt((ChatMessage("user", "Hello"),), Sampling(max_new_tokens=1))):
-            pass
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
     async def _send(self, prompt: Prompt) -> Any:
         module = await asyncio.to_thread(litellm)  # importing it takes seconds
@@ -172,6 +181,10 @@ async def _close(stream: Any) -> None:
         await closing()
 
 
-def _failure(model: str, error: Exception) -> TutelageError:
-    status, line = getattr(error, "status_code", 0), f"{model}: {clean(str(error) or type(error).__name__)}"
-    return RequestRefused(line) if status in REFUSED else PolicyFailed(line)
+def _in_full(error: Exception) -> str:
+    return clean(str(error) or type(error).__name__)
+
+
+def _wordless(error: Exception) -> str:
+    status = getattr(error, "status_code", 0)
+    return f"{type(error).__name__}, status {status}" if isinstance(status, int) and status else type(error).__name__

@@ -74,8 +74,8 @@ def as_answer(error: Exception, model: str) -> ApiError:
 def log(error: Exception) -> None:
     """Log an error without what somebody said.
 
-    A message of ours is cleaned, since a provider that it quotes may quote a request. Of a programming error there is
-    only where it happened and of which kind it is.
+    Our messages quote no request, and none of the words in which a provider might; they are cleaned besides. Of a
+    programming error there is only where it happened and of which kind it is.
     """
     if isinstance(error, TutelageError):
         _LOG.error("%s", _CLEAN.text(str(error)))

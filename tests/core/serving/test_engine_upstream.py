@@ -1,5 +1,6 @@
 """What an upstream is asked for, and how calls that it sends in pieces become whole."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from litellm.types.utils import ChatCompletionDeltaToolCall, Function
 
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, PolicyFailed
 from tutelage.serving.engine_upstream import Calls, UpstreamEngine, request
+from tutelage.serving.errors import as_answer
 from tutelage.serving.types import ChatMessage, Prompt, Sampling, ToolCall
 from tutelage.types import Tool
 
@@ -63,3 +65,32 @@ def test_a_request_arrives_as_it_was_meant() -> None:
 def test_a_rule_is_no_upstream() -> None:
     with pytest.raises(ConfigError, match="rule"):
         UpstreamEngine("expert/toy", timeout=1)
+
+
+class ServerError(Exception):
+    status_code = 500
+
+
+@pytest.mark.parametrize("error", [ServerError, ValueError])
+def test_a_failing_upstream_quotes_nothing_of_a_request_into_the_log(
+    error: type[Exception], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong with the set-up is told in full, by a check that sends nothing of a caller's."""
+
+    async def broken(prompt: Prompt) -> Any:
+        raise error(f"while handling {prompt.messages[0].content!r}")
+
+    async def answered() -> None:
+        with pytest.raises(PolicyFailed) as failed:
+            await anext(engine.generate(Prompt((ChatMessage("user", "my diagnosis"),), Sampling(max_new_tokens=1))))
+        as_answer(failed.value, "student")
+        with pytest.raises(PolicyFailed, match="while handling 'Hello'"):
+            await engine.check()
+
+    engine = UpstreamEngine("openai/x", timeout=1)
+    monkeypatch.setattr(engine, "_send", broken)
+    asyncio.run(answered())
+
+    assert "openai/x" in caplog.text
+    assert error.__name__ in caplog.text
+    assert "diagnosis" not in caplog.text

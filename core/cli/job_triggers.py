@@ -10,7 +10,7 @@ import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, emit_json, emit_rows, load, opened
 from tutelage.cli.job_queue import as_dict, dispatcher, jobs_app, patiently
-from tutelage.jobs.model import Job, State
+from tutelage.jobs.model import RUNS, Job, State
 
 if TYPE_CHECKING:
     from tutelage.jobs.dispatcher import Dispatcher
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tutelage.jobs.store import JobStore
     from tutelage.jobs.triggers import Kept
     from tutelage.service_config import TriggerConfig
-
-RUNS = (State.LEASED, State.RUNNING)
 
 
 @jobs_app.command()

@@ -2,6 +2,8 @@
 
 Success and drift are judged by what the promoted student did in use: episodes of the arms that experience is gathered
 from, those that broke left out. Episodes that only measure, and those of training, are not among them.
+
+Served conversations count where their callers are trusted: others could make jobs begin by thanking the student.
 """
 
 import json
@@ -9,19 +11,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Executable, Row, func, or_, select
+from sqlalchemy import ColumnElement, Executable, Row, and_, func, or_, select
 
+from tutelage.config import TrustConfig
 from tutelage.cycle import EXPERIENCE_ARMS
 from tutelage.database import where
 from tutelage.designs import DESIGNED
 from tutelage.experience import IN_USE
 from tutelage.jobs.triggers import Found, Kept
+from tutelage.memory.trust import of_origin
 from tutelage.record import Record
 from tutelage.record_tables import EXPERIENCES, TRAJECTORIES
 from tutelage.service_config import TriggerConfig
 from tutelage.stats import rate
-from tutelage.types import BROKEN, Split
+from tutelage.types import BROKEN, OWN, Split
 
+Rows = tuple[ColumnElement[bool], ...]
+"""What holds of the rows that are looked at."""
 BASE = "student@0"
 """Label of the student in use while none was promoted."""
 
@@ -31,14 +37,21 @@ def mark(record: Record, trigger: TriggerConfig) -> int:
     return record.newest().experience if trigger.memory_over else _newest(record)
 
 
-def look(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
-    """Whether the data are as a trigger waits for, and how far from it."""
+def look(record: Record, trigger: TriggerConfig, kept: Kept, trust: TrustConfig | None = None) -> Found:
+    """Whether the data are as a trigger waits for, and how far from it.
+
+    Args:
+        trust: whose served conversations count; default: as it is where nothing is configured.
+    """
     with record.reading():
+        if trigger.memory_over:
+            return _memory(record, trigger, kept)
+        gathered = _gathered(record, kept, trust or TrustConfig())
         if trigger.accepted:
-            return _accepted(record, trigger, kept)
+            return _accepted(record, trigger, gathered)
         if trigger.success_below:
-            return _success(record, trigger, kept)
-        return _memory(record, trigger, kept) if trigger.memory_over else _drift(record, trigger, kept)
+            return _success(record, trigger, gathered)
+        return _drift(record, trigger, gathered)
 
 
 def distance(old: Mapping[str, int], new: Mapping[str, int]) -> float:
@@ -50,10 +63,10 @@ def distance(old: Mapping[str, int], new: Mapping[str, int]) -> float:
     return sum(abs(old.get(name, 0) / totals[0] - new.get(name, 0) / totals[1]) for name in names) / 2
 
 
-def _accepted(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
+def _accepted(record: Record, trigger: TriggerConfig, gathered: Rows) -> Found:
     """Counted as `tutelage.cycle.accepted_trajectories` does: of designed tasks, what their filter accepted."""
     n, trajectory, family = TRAJECTORIES.c.n, TRAJECTORIES.c.id, TRAJECTORIES.c.family
-    mine = (*_gathered(record, kept), *where(TRAJECTORIES, split=Split.TRAIN, success=True))
+    mine = (*gathered, *where(TRAJECTORIES, split=Split.TRAIN, success=True))
     count, last = _rows(record, select(func.count(), func.max(n)).where(*mine, family != DESIGNED))[0]
     designed = _rows(record, select(n, trajectory).where(*mine, family == DESIGNED))
     if designed:
@@ -65,8 +78,8 @@ def _accepted(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
     return Found(count >= trigger.accepted, far, mark=last)
 
 
-def _success(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
-    rows = _episodes(record, kept, trigger.window, TRAJECTORIES.c.success)
+def _success(record: Record, trigger: TriggerConfig, gathered: Rows) -> Found:
+    rows = _episodes(record, gathered, trigger.window, TRAJECTORIES.c.success)
     if len(rows) < trigger.window:
         return Found(False, f"{len(rows)} of {trigger.window} episodes of {_student(record)}")
     found = rate(sum(row.success for row in rows), len(rows))
@@ -90,10 +103,10 @@ def _memory(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
     return Found(holds, far, mark=record.newest().experience, count=count)
 
 
-def _drift(record: Record, trigger: TriggerConfig, kept: Kept) -> Found:
+def _drift(record: Record, trigger: TriggerConfig, gathered: Rows) -> Found:
     body = TRAJECTORIES.c.body
-    new = _episodes(record, kept, trigger.window, body)
-    old = _episodes(record, kept, trigger.window, body, newest=False)
+    new = _episodes(record, gathered, trigger.window, body)
+    old = _episodes(record, gathered, trigger.window, body, newest=False)
     if len(new) < trigger.window or old[-1].n >= new[-1].n:
         done = len({row.n for row in (*old, *new)})
         return Found(False, f"{done} of {2 * trigger.window} episodes of {_student(record)}")
@@ -110,21 +123,27 @@ def _causes(rows: Sequence[Row[Any]]) -> Counter[str]:
 
 
 def _episodes(
-    record: Record, kept: Kept, limit: int, column: ColumnElement[Any], *, newest: bool = True
+    record: Record, gathered: Rows, limit: int, column: ColumnElement[Any], *, newest: bool = True
 ) -> Sequence[Row[Any]]:
     """Rows of the promoted student's last, or first, episodes in use since the trigger last fired."""
     n, policy = TRAJECTORIES.c.n, TRAJECTORIES.c.policy
     label = _student(record)
     # A policy's label may go on with what its weights were made from.
     own = or_(policy == label, policy.startswith(f"{label} (", autoescape=True))
-    query = select(n, column).where(*_gathered(record, kept), own, TRAJECTORIES.c.ending.not_in(BROKEN))
+    query = select(n, column).where(*gathered, own, TRAJECTORIES.c.ending.not_in(BROKEN))
     return _rows(record, query.order_by(n.desc() if newest else n).limit(limit))
 
 
-def _gathered(record: Record, kept: Kept) -> tuple[ColumnElement[bool], ...]:
-    """Which rows are of arms that gather experience, and new to a trigger."""
+def _gathered(record: Record, kept: Kept, trust: TrustConfig) -> Rows:
+    """Which rows are of arms that gather experience, of trusted origins, and new to a trigger."""
     new, gathered = TRAJECTORIES.c.n > kept.mark, TRAJECTORIES.c.arm.in_(EXPERIENCE_ARMS)
-    return (new, gathered, *where(TRAJECTORIES, tenant=record.tenant))
+    mine = (new, gathered, *where(TRAJECTORIES, tenant=record.tenant))
+    origin, environment = TRAJECTORIES.c.origin, TRAJECTORIES.c.environment
+    origins = {row.origin for row in _rows(record, select(origin).distinct().where(*mine, origin != OWN))}
+    listed = [name for name in origins if of_origin(name, trust) >= trust.threshold]
+    # The environment of a conversation is but a name, unless it is configured (`tutelage.memory.trust`).
+    doubted = [name for name, worth in trust.environments.items() if worth < trust.threshold]
+    return (*mine, or_(origin == OWN, and_(origin.in_(listed), environment.not_in(doubted))))
 
 
 def _student(record: Record) -> str:

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from tutelage.config import Config
-from tutelage.cycle import DEMONSTRATIONS, EXPLORED, accepted_trajectories
+from tutelage.config import Config, TrustConfig
+from tutelage.cycle import DEMONSTRATIONS, EXPLORED, SERVED, accepted_trajectories
 from tutelage.designs import DESIGNED
 from tutelage.experience import Experience, Source, Status, Sticker
 from tutelage.jobs.data_triggers import distance, look, mark
 from tutelage.jobs.triggers import Kept, begin
 from tutelage.measures import Student
 from tutelage.service_config import TriggerConfig
-from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Trajectory
+from tutelage.types import OWN, Cause, Diagnosis, Ending, Split, Step, Task, Trajectory
 from tutelage.workspace import Workspace
 
 
@@ -31,6 +31,7 @@ def play(
     arm: str = EXPLORED,
     policy: str = "student@0 (tiny)",
     causes: tuple[Cause, ...] = (Cause.PROGRESS,),
+    origin: str = OWN,
     **task: Any,
 ) -> list[str]:
     """Record episodes that ended so; their ids."""
@@ -46,6 +47,7 @@ def play(
             memory=False,
             steps=tuple(steps),
             ending=ending,
+            origin=origin,
         )
         workspace.record.add_trajectory(item, key=f"{arm}/{seed}", cycle=0, arm=arm)
         found.append(item.id)
@@ -94,6 +96,28 @@ def test_accepted_ones_are_counted_as_distilling_takes_them(workspace: Workspace
     assert found.holds
     later = kept.model_copy(update={"mark": found.mark})
     assert look(workspace.record, trigger, later).far.startswith("0 of 4"), "what it fired for is not counted again"
+
+
+@pytest.mark.parametrize(
+    ("settings", "ending", "causes"),
+    [
+        ({"accepted": 3}, SOLVED, (Cause.PROGRESS,)),
+        ({"success_below": 0.6, "window": 10}, FAILED, (Cause.PROGRESS,)),
+        ({"drift": 0.5, "window": 10}, SOLVED, (Cause.NO_EFFECT,)),
+    ],
+)
+def test_served_conversations_fire_only_where_their_callers_are_trusted(
+    workspace: Workspace, settings: dict[str, Any], ending: Ending, causes: tuple[Cause, ...]
+) -> None:
+    trigger, kept = watched(workspace, **settings)
+    if trigger.drift:
+        play(workspace, *[SOLVED] * 10)
+    play(workspace, *[ending] * 10, arm=SERVED, origin="live:ann", causes=causes, environment="served")
+    assert not look(workspace.record, trigger, kept).holds
+    listed = TrustConfig(sources={"live": 0.4, "live:ann": 0.9})
+    assert look(workspace.record, trigger, kept, listed).holds
+    doubted = listed.model_copy(update={"environments": {"served": 0.1}})
+    assert not look(workspace.record, trigger, kept, doubted).holds
 
 
 def test_success_is_that_of_the_student_in_use(workspace: Workspace) -> None:

@@ -165,7 +165,10 @@ def test_an_upstream_answers_through_litellm(url: str, monkeypatch: pytest.Monke
         with pytest.raises(RequestRefused, match="256"):
             await whole(engine, max_new_tokens=9999)
         with pytest.raises(PolicyFailed, match="not served"):
+            await UpstreamEngine("openai/other", timeout=30).check()
+        with pytest.raises(PolicyFailed, match="404") as failed:
             await whole(UpstreamEngine("openai/other", timeout=30))
+        assert "not served" not in str(failed.value), "what an upstream says to a caller's request may quote it"
 
     monkeypatch.setenv("OPENAI_API_BASE", url)
     asyncio.run(run())

@@ -113,8 +113,11 @@ class Endpoint:
 
 
 def _may_continue(chat: Chat, earlier: Chat) -> bool:
-    """Whether both can belong to one conversation: they have the same name, or begin alike."""
+    """Whether it can be a later turn of the same conversation: there were replies, and both have the same name or begin
+    alike."""
     if (chat.tenant, chat.caller) != (earlier.tenant, earlier.caller):
+        return False
+    if all(message.role != "assistant" for message in chat.prompt.messages):
         return False
     named = chat.options.session and chat.options.session == earlier.options.session
     return bool(named) or _beginning(chat) == _beginning(earlier)

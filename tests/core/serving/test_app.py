@@ -1,6 +1,7 @@
 """Over HTTP the student answers in OpenAI's form, streamed or at once, with its calls read and held to guardrails;
 what cannot be answered is refused in that form too."""
 
+import asyncio
 import json
 import logging
 import subprocess
@@ -14,9 +15,14 @@ from typing import Any
 import httpx
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from tiny_students import settings, varied
 
 from tutelage.errors import MemoryBusy, RequestRefused, RequestTooLong
+from tutelage.serving.assist import Assistance
+from tutelage.serving.engine_transformers import TransformersEngine
+from tutelage.serving.sessions import open_turns
 from tutelage.serving.types import ChatMessage, Piece, TokenCount, ToolCall
+from tutelage.workspace import Workspace
 
 Serve = Callable[..., Any]
 
@@ -356,10 +362,9 @@ def test_without_a_valid_key_nobody_gets_in(serve: Serve) -> None:
         assert client.get("/v1/models/student@3").json() == listed[1]
 
 
-def test_every_request_gets_an_answer_as_described(serve: Serve, full_counts: bool) -> None:
-    """Generated from the OpenAPI document: requests that fit it, that do not, and chains of them."""
-    serving = serve()
-    options = ["--max-examples", "200" if full_counts else "15", "--workers", "1", "--checks", "all"]
+def generated(serving: Any, full_counts: bool, examples: int) -> None:
+    """Requests that fit the OpenAPI document, that do not, and chains of them."""
+    options = ["--max-examples", str(examples), "--workers", "1", "--checks", "all"]
     # What fits together is no matter of schemas.
     options += ["--exclude-checks", "positive_data_acceptance"]
     options += [] if full_counts else ["--phases", "fuzzing", "--seed", "7"]
@@ -367,3 +372,27 @@ def test_every_request_gets_an_answer_as_described(serve: Serve, full_counts: bo
     done = subprocess.run(command, cwd=serving.folder, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout[-5000:]
     assert "passed" in done.stdout
+
+
+def test_every_request_gets_an_answer_as_described(serve: Serve, full_counts: bool) -> None:
+    generated(serve(), full_counts, 200 if full_counts else 15)
+
+
+def test_every_request_gets_one_from_a_model_with_memory_and_a_record_too(
+    serve: Serve, tmp_path: Path, full_counts: bool
+) -> None:
+    if not full_counts:
+        pytest.skip("in full only")
+    serving, workspace = serve(max_new_tokens=8, memory=True), Workspace(settings(tmp_path / "real", memory=True))
+    engine = TransformersEngine("student@3", *varied(1), batch=4, max_length=2000)
+    assist = Assistance(workspace)
+    serving.students.student, serving.answering.endpoint._assist = engine, assist
+    try:
+        generated(serving, full_counts, 50)
+        assert serving.chat().json()["choices"][0]["message"]["content"]
+        asyncio.run_coroutine_threadsafe(serving.answering.endpoint.settle(), serving.loop).result(30)
+        assert open_turns(workspace.record)
+    finally:
+        asyncio.run(engine.close())
+        assist.close()
+        workspace.close()

@@ -139,7 +139,7 @@ def test_a_connection_that_asks_nothing_is_closed(serve: Serve, monkeypatch: pyt
 
 
 def test_who_waits_for_what_is_being_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a request that may go on with that conversation, and is kept itself."""
+    """Only a request that may go on with that conversation, and is kept itself; a first one never does."""
     serving, kept = serve(), threading.Event()
     monkeypatch.setattr(app, "KEEPING_SECONDS", 20)
 
@@ -152,7 +152,7 @@ def test_who_waits_for_what_is_being_kept(serve: Serve, monkeypatch: pytest.Monk
     with serving.client() as client, ThreadPoolExecutor(1) as pool:
         try:
             assert client.post("/v1/chat/completions", json=asked("one")).status_code == 200
-            for other in (asked("two"), {**further, "store": False}):
+            for other in (asked("two"), asked("one"), {**further, "store": False}):
                 assert client.post("/v1/chat/completions", json=other, timeout=5).status_code == 200
             waiting = pool.submit(client.post, "/v1/chat/completions", json=further)
             time.sleep(0.3)

@@ -72,7 +72,7 @@ def _work_off(working: "Dispatcher", store: "JobStore", poll: float) -> list[Job
 
     while True:
         with patiently():
-            for job in store.jobs((*RUNS, State.QUEUED)):
+            for job in reversed(store.jobs((*RUNS, State.QUEUED))):
                 seen.setdefault(job.id, job.last.attempt)
             # One that ran when the queue was looked at may have kept others waiting, and be over by now: look again.
             ran = ours()

@@ -60,7 +60,7 @@ def test_tick_fires_works_and_tells_of_failures(run: Run) -> None:
     time.sleep(0.3)
     code, told = run("tick", "--no-work")
     assert (code, [item["trigger"] for item in told["fired"]], told["jobs"]) == (0, ["often"], [])
-    run("submit", "evaluate", "--param", "policy=student@9")
+    run("submit", "evaluate", "--param", 'family=["nope"]')
     code, told = run("tick")
     assert code == 1
     assert told["fired"] == [], "its last job is not over"

@@ -16,8 +16,8 @@ from tutelage.config import Config, load_config
 from tutelage.jobs.dispatcher import Dispatcher
 from tutelage.jobs.lines import JobReporter
 from tutelage.jobs.local import LocalLauncher
-from tutelage.jobs.model import Again, Job, State
-from tutelage.jobs.store import RUNS, JobStore
+from tutelage.jobs.model import RUNS, Again, Job, State
+from tutelage.jobs.store import JobStore
 from tutelage.jobs.work import work
 from tutelage.record import Record
 from tutelage.workspace import Workspace
@@ -28,13 +28,13 @@ teacher = {model = "expert/toy"}
 student = {weights = "tiny", dtype = "float32"}
 act = {width = 1, max_steps = 4}
 collect = {demonstrations = 3, mistaken = 2, guarded = 1}
-evaluate = {episodes = 4, between = 2, with_memory = 2, test = 2}
-evidence = {pairs = 4, item_pairs = 2}
+evaluate = {episodes = 2, between = 1, with_memory = 1, test = 1}
+evidence = {pairs = 2, item_pairs = 1}
 gate = {min_gain = -1}
 jobs = {lease = 30, heartbeat = 0.2, poll = 0.05, at_once = 1, backoff = 0.1, takeovers = 1000}
 stages = [
-    {type = "sft", steps = 4, batch_size = 4, learning_rate = 1e-3},
-    {type = "grpo", steps = 2, batch_size = 4, group_size = 2},
+    {type = "sft", steps = 2, batch_size = 2, learning_rate = 1e-3},
+    {type = "grpo", steps = 2, batch_size = 2, group_size = 2},
 ]
 """
 JOBS = [
@@ -145,7 +145,8 @@ def killed(place: Place, job: Job, moments: random.Random, most: int) -> int:
 def test_a_cancelled_job_leaves_things_whole(tmp_path: Path, full_counts: bool) -> None:
     moments = random.Random(7)
     with Place(tmp_path / "workspace") as place:
-        place.come_to(place.submit("collect", {}))
+        work(place.record, place.folder, place.submit("collect", {}), JobReporter())
+        place.store.cancel(place.store.jobs()[0].id, "hand:test")
         # One stops by itself; the processes of the others are killed while they are about to.
         for kill in (False, *[True] * 20) if full_counts else (True,):
             job = place.submit("train", {"set": ["stages.0.steps=100000"]})

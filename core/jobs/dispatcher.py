@@ -168,7 +168,11 @@ class Dispatcher:
         if not self._unsettled:
             return
         begun = {body.get("job") for body in self._record.items("loop").values() if body["status"] == "running"}
-        self._unsettled = {job: why for job, why in self._unsettled.items() if job in begun}
+        self._unsettled = {
+            job: why
+            for job, why in self._unsettled.items()
+            if job in begun and self.store.get(job).state is State.CANCELLED  # not retried since
+        }
         if not self._unsettled:
             return
         from tutelage.cycle_lock import cycle_lock

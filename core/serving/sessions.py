@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import delete
 
-from tutelage.calls import too_deep
 from tutelage.database import FILE
 from tutelage.errors import TutelageError
 from tutelage.record import Record
@@ -252,21 +251,10 @@ class Sessions:
 
     def _clean(self, message: ChatMessage) -> ChatMessage:
         calls = tuple(
-            ToolCall(call.id, self._redactor.text(call.name), self._document(call.arguments)) for call in message.calls
+            ToolCall(call.id, self._redactor.text(call.name), self._redactor.document(_text(call.arguments)))
+            for call in message.calls
         )
-        return replace(message, content=self._document(message.content), calls=calls)
-
-    def _document(self, text: str) -> str:
-        """Redacted; what was JSON stays JSON where it was a bare number that had to go."""
-        text = _text(text)
-        clean = self._redactor.document(text)
-        before = _json(text)
-        if clean == text or before is None or too_deep(before) or _json(clean) is not None:
-            return clean
-        quoted = _json(text, str)
-        after = _json(self._redactor.document(json.dumps(quoted, ensure_ascii=False)))
-        restored = json.dumps(_unquoted(after, quoted, before), ensure_ascii=False)
-        return restored if self._redactor.text(restored) == restored else clean
+        return replace(message, content=self._redactor.document(_text(message.content)), calls=calls)
 
     def _tool(self, tool: Tool) -> Tool:
         clean = self._redactor
@@ -349,34 +337,6 @@ def _numbered(messages: Iterable[ChatMessage]) -> Iterator[ChatMessage]:
             ids = {call.id: f"call_{place}" for place, call in enumerate(message.calls, 1)}
         calls = tuple(replace(call, id=ids[call.id]) for call in message.calls)
         yield replace(message, calls=calls, call_id=ids.get(message.call_id, ""))
-
-
-def _json(text: str, number: Callable[[str], Any] | None = None) -> Any:
-    """An object or a list; None for what is none.
-
-    Args:
-        number: what becomes of numbers; default: they are read.
-    """
-    if not text.lstrip().startswith(("{", "[")):
-        return None
-    try:
-        return json.loads(text, parse_int=number, parse_float=number)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _unquoted(clean: Any, quoted: Any, before: Any) -> Any:
-    """`clean` with numbers as they were, where they were not replaced.
-
-    Args:
-        quoted: what `clean` was made of: `before` with its numbers as texts.
-    """
-    if isinstance(clean, dict) and isinstance(before, dict) and len(clean) == len(before):
-        pairs = zip(clean.items(), quoted.values(), before.values(), strict=True)
-        return {name: _unquoted(item, text, was) for (name, item), text, was in pairs}
-    if isinstance(clean, list) and isinstance(before, list) and len(clean) == len(before):
-        return [_unquoted(*items) for items in zip(clean, quoted, before, strict=True)]
-    return before if clean == quoted and isinstance(before, int | float) else clean
 
 
 def _text(text: str) -> str:

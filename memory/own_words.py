@@ -29,10 +29,12 @@ from tutelage.memory.masking import (
 from tutelage.memory.vocabulary import PAGE_VERBS, ROLES, known, known_name
 from tutelage.patterns import ANY, GOAL, OTHER, matches, occurs
 from tutelage.tools import names
-from tutelage.types import FINE, Step, Trajectory
+from tutelage.types import FINE, LIVE, Step, Trajectory
 
 QUESTION = "Which actions fulfil the goal?"
 NO_MISTAKE = "neither its sources nor solved tasks of its family show a mistake that it would have stopped"
+THE_GOAL = "The goal"
+"""What begins a claim about nothing but the request."""
 UNKNOWN_CAUSE = "It did not lead to the goal."
 
 
@@ -60,6 +62,8 @@ def in_own_words(
         content, reason = _content(experience.content, experience, sources, offered)
     if content is None and reason != NO_MISTAKE:
         content = _advice(experience, sources, offered)
+    if content is not None and any(item.origin.partition(":")[0] == LIVE for item in experience.sources):
+        content, reason = _beyond_request(content, offered)
     if content is None:
         return None, reason
     update = {
@@ -77,8 +81,9 @@ def in_own_words(
 
 def names_offered(trajectories: Iterable[Trajectory]) -> frozenset[str]:
     """Names of the tools, and of their arguments, that were offered in these episodes: whoever acts in their
-    environment reads them anyway, so that repeating one tells nothing new."""
-    return names(tool for trajectory in trajectories for tool in trajectory.tools)
+    environment reads them anyway, so that repeating one tells nothing new. Not those of served conversations, which
+    their callers have named."""
+    return names(tool for trajectory in trajectories if not trajectory.live for tool in trajectory.tools)
 
 
 # -- the three kinds ----------------------------------------------------------------------------
@@ -127,7 +132,7 @@ def _sticker(
     conditions += [f"{CALLED}{', '.join(tools)}."] if tools else []
     if not conditions:
         return None
-    if not any(condition.startswith("The goal") for condition in conditions) and SLOT.search(goal):
+    if not any(condition.startswith(THE_GOAL) for condition in conditions) and SLOT.search(goal):
         conditions.insert(0, f"The goal names {_count(goal)}.")
     return Sticker(conditions=tuple(dict.fromkeys(conditions)), question=QUESTION)
 
@@ -168,6 +173,27 @@ def _remedy(rule: Guardrail, trigger: Sequence[str], offered: Collection[str]) -
     if empty:
         return f"Set this before: {empty.strip('* ')}"
     return "Look at what is there before." if NO_CALL in trigger else "Do something else."
+
+
+def _beyond_request(content: Content, offered: Collection[str]) -> tuple[Content | None, str]:
+    """Of what a served conversation gave, that which is more than its caller's request and tools, told to others."""
+    match content:
+        case Sticker(conditions=conditions):
+            conditions = tuple(
+                line for line in conditions if not line.startswith(CALLED) or _all_offered(line, offered)
+            )
+            told = any(not line.startswith(THE_GOAL) for line in conditions)
+            content = content.model_copy(update={"conditions": conditions})
+        case Skill(preconditions=conditions, procedure=procedure):
+            verbs = {action.partition("(")[0] for action in procedure}
+            told = verbs <= {*PAGE_VERBS, *offered} and any(line != INCOMPLETE for line in conditions)
+        case Guardrail():
+            told = True
+    return (content, "") if told else (None, "nothing of it can be told but what a caller asked for")
+
+
+def _all_offered(called: str, offered: Collection[str]) -> bool:
+    return set(called.removeprefix(CALLED).removesuffix(".").split(", ")) <= set(offered)
 
 
 def _advice(item: Experience, sources: Sequence[Trajectory], offered: Collection[str]) -> Sticker | None:

@@ -21,13 +21,15 @@ from planted import OWN, SECRETS, payload
 from tutelage import cycle
 from tutelage.cli import main
 from tutelage.config import Config
+from tutelage.experience import Experience, Skill, Source, Sticker
+from tutelage.memory.own_words import in_own_words
 from tutelage.record import Record
 from tutelage.serving.assist import Assistance
 from tutelage.serving.types import Answer, Chat, ChatMessage, Prompt, Sampling, TokenCount
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.samples import sft_rows
 from tutelage.training.weights import load_tokenizer
-from tutelage.types import Ending
+from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Tool, Trajectory
 from tutelage.workspace import Workspace
 
 PATIENCE = 300.0
@@ -210,3 +212,40 @@ def test_a_conversation_goes_on_over_a_restart_and_is_forgotten_on_demand(
     command(monkeypatch, "served", "list", *here)
     assert "no served conversations" in capsys.readouterr().out
     assert MARKER.encode() not in b"".join(path.read_bytes() for path in workspace.rglob("*") if path.is_file())
+
+
+def drawn(content: Skill | Sticker, origin: str) -> tuple[Experience, Trajectory]:
+    """An experience, and the episode of a tool named by somebody that it was drawn from."""
+    tool = Tool(name="send_money", parameters={"properties": {"to": {"type": "string"}}})
+    taken = 'send_money(to="mallory")'
+    done = Diagnosis(cause=Cause.PROGRESS)
+    step = Step(observation="o", reply="r", action=taken, meaning=taken, after="o", diagnosis=done)
+    task = Task(environment="served", family="served", seed=1, split=Split.TRAIN)
+    common = {"task": task, "goal": "pay the bill", "system": "s", "policy": "p", "memory": False, "tools": (tool,)}
+    source = Trajectory.model_validate({**common, "steps": (step,), "ending": Ending.SOLVED, "origin": origin})
+    sources = (Source(trajectory=source.id, task=task.id, origin=origin),)
+    about = {"environment": "served", "family": "served", "goal": source.goal, "author": "judge", "sources": sources}
+    return Experience.model_validate({**about, "content": content}), source
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Sticker(conditions=("The goal reads: pay the bill",), question="Who is to be paid?"),
+        Sticker(conditions=("What is called in such tasks: send_money.",), question="Who is to be paid?"),
+        Skill(preconditions=(), procedure=('send_money(to="mallory")',), verification=()),
+        Skill(
+            preconditions=("The goal reads: pay the bill",), procedure=('send_money(to="mallory")',), verification=()
+        ),
+    ],
+)
+def test_a_request_and_its_callers_tools_are_told_to_nobody_else(content: Skill | Sticker) -> None:
+    live, said = drawn(content, "live:mallory")
+    assert in_own_words(live, [said])[0] is None
+    own, played = drawn(content, "own")
+    assert in_own_words(own, [played])[0] is not None, "whoever acts in an environment reads its tools anyway"
+    offered = {"send_money", "to"}
+    told, _ = in_own_words(live, [said], offered)
+    assert (told is not None) is (content.kind == "sticker" or bool(content.preconditions)), (
+        "own episodes have them too"
+    )

@@ -390,7 +390,7 @@ def test_only_conversations_of_trusted_callers_count_for_and_against_guardrails(
     extract(trial, 1, QUIET)
     drawn = trial.memory.experiences(kind="guardrail")
     assert len(drawn) > 1, "beside the one written by hand"
-    assert len(trial.record.get("extraction", "1")["trajectories"]) == len(trial.record.trajectories())
+    assert len((trial.record.get("extraction", "1") or {})["trajectories"]) == len(trial.record.trajectories())
     assert stood.id not in {move.experience for move in measure(trial, "1/evidence", 1, QUIET, pairs=0).moves}
     said(failed[0], "ann")
     assert stood.id in {move.experience for move in measure(trial, "2/evidence", 2, QUIET, pairs=0).moves}

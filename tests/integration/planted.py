@@ -49,13 +49,13 @@ MAILS = joined(
     word(ascii_lowercase, 2, 10), st.sampled_from([".com", ".co.uk", ".museum", ".de", ".xn--p1ai"]),
 )  # fmt: skip
 ANNOUNCED = ("call me at ", "phone: ", "my mobile number is ", "Fax ", "WhatsApp: ")
-JWT = joined("eyJ", word(BASE64, 12, 40), ".eyJ", word(BASE64, 12, 40), ".", word(BASE64, 20, 43))
-PRIVATE_KEY = word(BASE62 + "+/", 40, 64).map(
+JWT = joined("eyJ", word(BASE64, 12, 24), ".eyJ", word(BASE64, 12, 24), ".", word(BASE64, 20, 30))
+PRIVATE_KEY = word(BASE62 + "+/", 40, 48).map(
     lambda line: f"-----BEGIN OPENSSH PRIVATE KEY-----\n{line}\n{line[::-1]}==\n-----END OPENSSH PRIVATE KEY-----"
 )
 SECRETS: dict[str, st.SearchStrategy[str]] = {
     "OpenAI": joined("sk-proj-", word(BASE62, 20, 48)),
-    "Anthropic": joined("sk-ant-api03-", word(BASE64, 30, 60), "A"),
+    "Anthropic": joined("sk-ant-api03-", word(BASE64, 30, 40), "A"),
     "GitHub": joined(st.sampled_from(["ghp_", "gho_", "ghs_", "github_pat_"]), word(BASE62, 36)),
     "GitLab": joined("glpat-", word(BASE62, 20)),
     "AWS": joined(st.sampled_from(["AKIA", "ASIA"]), word(ascii_uppercase + digits, 16)),

@@ -23,11 +23,11 @@ from tutelage.record import Record
 from tutelage.workspace import Workspace
 
 SETTINGS = """
-environments = [{name = "toy"}]
+environments = [{name = "toy", families = ["press", "form"]}]
 teacher = {model = "expert/toy"}
 student = {weights = "tiny", dtype = "float32"}
 act = {width = 1, max_steps = 4}
-collect = {demonstrations = 3, mistaken = 2, guarded = 1}
+collect = {demonstrations = 3, mistaken = 2, explored = 1, guarded = 1}
 evaluate = {episodes = 2, between = 1, with_memory = 1, test = 1}
 evidence = {pairs = 2, item_pairs = 1}
 gate = {min_gain = -1}
@@ -41,7 +41,7 @@ JOBS = [
     ("collect", {}),
     ("distill", {}),
     ("evaluate", {"policy": "student", "episodes": 3}),
-    ("collect", {"set": ["collect.explored=1"]}),
+    ("collect", {"set": ["collect.explored=2"]}),
     ("extract", {}),
 ]
 QUEUE = ("jobs", "job_moves", "leases", "job_lines", "meta")

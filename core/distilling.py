@@ -17,8 +17,8 @@ from tutelage.cycle import (
 )
 from tutelage.design_store import hint_of
 from tutelage.designs import Hint
-from tutelage.evidence import vouched_for
 from tutelage.experience import IN_USE, Kind, Status
+from tutelage.memory.trust import vouched_for
 from tutelage.progress import Reporter
 from tutelage.stats import compare, rate
 from tutelage.types import BROKEN, Split, Trajectory, Verdict
@@ -74,7 +74,7 @@ def _extract_part(workspace: Workspace, cycle: int, *, vouched: bool) -> None:
     record = workspace.record
     earlier = {item for body in record.items("extraction").values() for item in body["trajectories"]}
     every = [item for item in experience_trajectories(workspace) if item.id not in earlier]
-    fresh = [item for item in every if vouched_for(workspace, item) is vouched]
+    fresh = [item for item in every if vouched_for(item, workspace.trust) is vouched]
     if not fresh and not vouched:
         _add_to(workspace, cycle, {}, [], left=[])
         return
@@ -83,7 +83,9 @@ def _extract_part(workspace: Workspace, cycle: int, *, vouched: bool) -> None:
         fresh,
         {verdict.trajectory: verdict for verdict in record.verdicts()},
         distiller_llm=workspace.llm("distiller"),
-        accepted=[item for item in accepted_trajectories(workspace) if not vouched or vouched_for(workspace, item)],
+        accepted=[
+            item for item in accepted_trajectories(workspace) if not vouched or vouched_for(item, workspace.trust)
+        ],
         existing=existing,
         shown=[item for item in existing if item.trust >= workspace.trust.threshold],
         per_family=workspace.config.memory.distil_per_family,

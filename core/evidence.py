@@ -31,10 +31,10 @@ from tutelage.errors import RecordError
 from tutelage.experience import IN_USE, Change, Experience, Status
 from tutelage.holdings import holdings
 from tutelage.measures import Effect, Finding, Measurement, Move, Student
-from tutelage.memory.trust import of_trajectory
+from tutelage.memory.trust import vouched_for
 from tutelage.pairing import Session, episodes_shown
 from tutelage.progress import Reporter
-from tutelage.types import OWN, Split, Trajectory
+from tutelage.types import Split
 from tutelage.workspace import Workspace
 
 EVIDENCE = "evidence"
@@ -228,7 +228,7 @@ def _guardrails(workspace: Workspace) -> list[Move]:
     if not rules:
         return moves
     verdicts = {verdict.trajectory: verdict for verdict in workspace.record.verdicts()}
-    trajectories = [item for item in experience_trajectories(workspace) if vouched_for(workspace, item)]
+    trajectories = [item for item in experience_trajectories(workspace) if vouched_for(item, workspace.trust)]
     for rule in rules:
         found = replayed(rule, trajectories, verdicts, config.confidence)
         status, why = standing(found, config)
@@ -239,9 +239,3 @@ def _guardrails(workspace: Workspace) -> list[Move]:
             memory.move(rule.id, due, Change(by=EVIDENCE, reason=reason, numbers=found.numbers))
             moves.append(moved(rule, due, reason))
     return moves
-
-
-def vouched_for(workspace: Workspace, trajectory: Trajectory) -> bool:
-    """Whether its right steps and mistakes count for and against the guardrails of others: those of a conversation that
-    was served are what its caller made of them, who has to be trusted for that."""
-    return trajectory.origin == OWN or of_trajectory(trajectory, workspace.trust) >= workspace.trust.threshold

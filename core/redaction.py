@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from base64 import b64decode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -150,7 +150,7 @@ class Redactor:
         text = without_secrets(text)
         text = _replaced(text, self._own_spans(text))
         read = _as_read(text)
-        finders = (self._own_spans, _secrets, _mails, _cards, _phones)
+        finders: tuple[Callable[[str], Iterator[Span]], ...] = (self._own_spans, _secrets, _mails, _cards, _phones)
         for _ in range(MOST_LOOKS):
             before = text
             for find in finders:

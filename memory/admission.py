@@ -85,7 +85,12 @@ def through(record: Record, tenant: str, config: TrustConfig) -> Callable[[Exper
             return record.names_offered(experience.environment, tenant)
 
         return admit(
-            experience, sources, config, right=lambda: right(record, tenant, experience), known=known, offered=offered
+            experience,
+            sources,
+            config,
+            right=lambda: right(record, tenant, experience, config),
+            known=known,
+            offered=offered,
         )
 
     return enter

@@ -121,7 +121,7 @@ class Gate:
         return allowed
 
     def _right(self, item: Experience) -> Iterable[Trajectory]:
-        return right(self._record, self._tenant, item)
+        return right(self._record, self._tenant, item, self._config)
 
 
 def passed(
@@ -181,11 +181,12 @@ def words(item: Experience) -> tuple[object, ...]:
     return tuple(getattr(item, name) for name in WORDS)
 
 
-def right(record: Record, tenant: str, item: Experience) -> list[Trajectory]:
+def right(record: Record, tenant: str, item: Experience, config: TrustConfig) -> list[Trajectory]:
     """The successful train trajectories of its family, whose right steps no guardrail may stop."""
-    return record.trajectories(
+    solved = record.trajectories(
         environment=item.environment, family=item.family, tenant=tenant, split=Split.TRAIN, success=True
     )
+    return [trajectory for trajectory in solved if trust.vouched_for(trajectory, config)]
 
 
 def stopped(item: Experience, right: Callable[[], Iterable[Trajectory]]) -> str:

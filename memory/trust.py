@@ -46,6 +46,12 @@ def of_trajectory(trajectory: Trajectory, config: TrustConfig) -> float:
     return _least(trajectory.task.environment, trajectory.origin, config)
 
 
+def vouched_for(trajectory: Trajectory, config: TrustConfig) -> bool:
+    """Whether its right steps and mistakes count for and against the guardrails of others: those of an import
+    or a served conversation are what others made of them, who have to be trusted for that."""
+    return trajectory.origin == OWN or of_trajectory(trajectory, config) >= config.threshold
+
+
 def of_source(source: Source, environment: str, config: TrustConfig) -> float:
     """The least of environment and origin. Of the origin alone where the words are a person's own, whatever they rest
     on, and where no episode stands behind them."""

@@ -13,6 +13,7 @@ from tutelage.cli.job_queue import as_dict, dispatcher, jobs_app, patiently
 from tutelage.jobs.model import RUNS, Job, State
 
 if TYPE_CHECKING:
+    from tutelage.config import TrustConfig
     from tutelage.jobs.dispatcher import Dispatcher
     from tutelage.jobs.scheduler import Fired
     from tutelage.jobs.store import JobStore
@@ -95,12 +96,13 @@ def triggers(config: ConfigOption = None, overrides: SetOption = None, as_json: 
         store = JobStore(record)
         for trigger in settings.triggers:
             body = store.record.get(TRIGGER, trigger.name)
-            rows.append(_row(store, trigger, Kept.model_validate(body) if body else None))
+            kept = Kept.model_validate(body) if body else None
+            rows.append(_row(store, trigger, kept, settings.memory.trust))
     columns = ("name", "job", "when", "last", "next", "note")
     emit_rows(rows, columns, as_json=as_json, empty="no triggers; they are the [[triggers]] of the settings")
 
 
-def _row(store: "JobStore", trigger: "TriggerConfig", kept: "Kept | None") -> dict[str, Any]:
+def _row(store: "JobStore", trigger: "TriggerConfig", kept: "Kept | None", trust: "TrustConfig") -> dict[str, Any]:
     """One trigger as it is printed; times of the clock in its own zone."""
     from tutelage.jobs import data_triggers
     from tutelage.jobs.cron import zone
@@ -117,7 +119,7 @@ def _row(store: "JobStore", trigger: "TriggerConfig", kept: "Kept | None") -> di
         due = upcoming(trigger, kept, now)
         ahead = f"{datetime.fromtimestamp(due, zone(trigger.timezone)):%Y-%m-%d %H:%M:%S %Z}" if due else "never"
     else:
-        ahead = data_triggers.look(store.record, trigger, kept).far
+        ahead = data_triggers.look(store.record, trigger, kept, trust).far
         if 0 < (cool := kept.fired_time + trigger.cooldown - now) <= trigger.cooldown:
             ahead += f", cools down for {cool:.0f} s"
     last = "never"

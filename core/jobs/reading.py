@@ -93,8 +93,8 @@ class JobReader:
             raise RecordError(f"{self.record.name} has no job {job_id!r}")
         return row
 
-    def _queued(self, connection: Connection) -> Sequence[Row[Any]]:
-        """Queued jobs in the order in which they were submitted; ``attempt`` tells those that ran before."""
+    def _queued(self, connection: Connection) -> Sequence[Any]:
+        """Rows of queued jobs in the order in which they were submitted; ``attempt`` tells those that ran before."""
         columns = (JOBS.c.id, JOBS.c.kind, JOB_MOVES.c.attempt, JOB_MOVES.c.due)
         query = select(*columns).join(JOBS, JOBS.c.id == JOB_MOVES.c.job).where(*_in_state((State.QUEUED,)))
         return connection.execute(query.order_by(JOBS.c.n)).all()

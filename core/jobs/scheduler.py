@@ -159,7 +159,7 @@ class Scheduler:
         stamp, seen = self.record.stamp(), self._seen.get(trigger.name)
         if seen is not None and stamp is not None and seen[:2] == (kept, stamp):
             return seen[2]
-        found = data_triggers.look(self.record, trigger, kept)
+        found = data_triggers.look(self.record, trigger, kept, self.config.memory.trust)
         if stamp is not None:
             self._seen[trigger.name] = (kept, stamp, found)
         return found

@@ -20,6 +20,7 @@ def run(*arguments: str) -> str:
 
 def test_need_and_training_set_rest_on_the_episodes_that_are_there(tmp_path: Path) -> None:
     here = ["-s", f"workspace={tmp_path / 'w'}", "-s", "student.weights=tiny", "-s", "student.dtype=float32"]
+    here += ["-s", 'stages=[{type="sft"}, {type="grpo"}, {type="sdpo"}]']
     longest = json.loads(run("need", "--json", *here))
     assert [stage["stage"] for stage in longest["stages"]] == ["sft", "grpo", "sdpo"]
     assert longest["free"] > 0

@@ -381,14 +381,12 @@ def test_every_request_gets_an_answer_as_described(serve: Serve, full_counts: bo
 def test_every_request_gets_one_from_a_model_with_memory_and_a_record_too(
     serve: Serve, tmp_path: Path, full_counts: bool
 ) -> None:
-    if not full_counts:
-        pytest.skip("in full only")
     serving, workspace = serve(max_new_tokens=8, memory=True), Workspace(settings(tmp_path / "real", memory=True))
     engine = TransformersEngine("student@3", *varied(1), batch=4, max_length=2000)
     assist = Assistance(workspace)
     serving.students.student, serving.answering.endpoint._assist = engine, assist
     try:
-        generated(serving, full_counts, 50)
+        generated(serving, full_counts, 50 if full_counts else 2)
         assert serving.chat().json()["choices"][0]["message"]["content"]
         asyncio.run_coroutine_threadsafe(serving.answering.endpoint.settle(), serving.loop).result(30)
         assert open_turns(workspace.record)

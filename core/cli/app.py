@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tutelage import __version__
+from tutelage.cli.legible import legible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,4 +133,4 @@ def wide_console() -> "Console":
 def _cell(value: Any) -> str:
     from rich.markup import escape
 
-    return escape(f"{value:.3f}" if isinstance(value, float) else str(value))
+    return escape(f"{value:.3f}" if isinstance(value, float) else legible(str(value)))

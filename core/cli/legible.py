@@ -12,5 +12,10 @@ def legible(text: str) -> str:
     return "".join("\ufffd" if _obeyed(char) else char for char in text)
 
 
+def tell(text: str) -> None:
+    """Print text that somebody else wrote."""
+    print(legible(text))
+
+
 def _obeyed(char: str) -> bool:
     return char in _TURNING or (unicodedata.category(char) == "Cc" and char not in _ALLOWED)

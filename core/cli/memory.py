@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, opened
+from tutelage.cli.legible import tell
 from tutelage.errors import ConfigError
 from tutelage.experience import IN_USE, Experience, Kind, Status
 
@@ -132,7 +133,7 @@ def query(
         rows = [_found(hit, workspace.memory.render(hit.experience)) for hit in workspace.memory.search(wanted)]
     if explain and rows and not as_json:
         for row in rows:
-            print("{score:.3f} = {made of}\n  {kind} {id} ({status}), family {family}\n  {text}".format(**row))
+            tell("{score:.3f} = {made of}\n  {kind} {id} ({status}), family {family}\n  {text}".format(**row))
     else:
         columns = ("score", "kind", "family", "status", "text", "id")
         emit_rows(rows, columns, as_json=as_json, empty="nothing found")
@@ -221,7 +222,7 @@ def show(
     print(f"came from {len(versions[-1].sources)} sources ({', '.join(sorted(origins))}), {len(steps)} steps here:")
     for step in steps:
         cause = step["diagnosis"]["cause"]
-        print(f"  {step['trajectory']} step {step['step']}: {step['action']}  [{cause}]  {step['goal']}")
+        tell(f"  {step['trajectory']} step {step['step']}: {step['action']}  [{cause}]  {step['goal']}")
 
 
 @memory.command("history")
@@ -242,16 +243,17 @@ def history(
 
 
 def _tell(item: Experience) -> None:
-    print(f"{item.kind} {item.id} v{item.version} ({item.status}), by {item.author}; trust {item.trust:.2f}")
-    print(f"tenant {item.tenant}, environment {item.environment}, family {item.family}\ngoal  {item.goal}")
+    tell(f"{item.kind} {item.id} v{item.version} ({item.status}), by {item.author}; trust {item.trust:.2f}")
+    tell(f"tenant {item.tenant}, environment {item.environment}, family {item.family}\ngoal  {item.goal}")
     scopes = tuple(f"{scope.type} {scope.key}" for scope in item.scopes)
     more = {"core": item.core, "exact detail": item.verbatim, "about": scopes, "touched": item.touched}
     more |= {"merged from": item.merged, "absorbed by": item.absorbed_by}
     for key, value in [*item.content.model_dump(exclude={"kind"}).items(), *more.items()]:
         if value or key not in more:
-            print(f"{key}: {value if isinstance(value, str) else ''}".rstrip())
+            tell(f"{key}: {value if isinstance(value, str) else ''}".rstrip())
         if not isinstance(value, str):
-            print("".join(f"  - {entry}\n" for entry in value), end="")
+            for entry in value:
+                tell(f"  - {entry}")
 
 
 def _tell_history(versions: Sequence[Experience]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, opened
-from tutelage.cli.legible import legible
+from tutelage.cli.legible import tell
 from tutelage.cli.memory import WhoOption, who
 from tutelage.errors import ConfigError, RecordError
 
@@ -35,8 +35,6 @@ def list_served(
     with opened(config, overrides, remember=False) as workspace:
         rows = _rows(workspace)
     wanted = [row for row in rows if caller in (None, row["caller"])][-limit:]
-    if not as_json:
-        wanted = [row | {"goal": legible(str(row["goal"]))} for row in wanted]
     columns = ("id", "last", "caller", "policy", "turns", "ending", "blocked", "goal")
     emit_rows(wanted, columns, as_json=as_json, empty="no served conversations")
 
@@ -184,9 +182,9 @@ def _show_turns(turns: "list[Turn]", as_json: bool) -> None:
     for turn in turns:
         print(f"\n-- turn {turn.index}, {turn.student}")
         for message in turn.came:
-            print(legible(f"{message.role}: {message.content}"))
+            tell(f"{message.role}: {message.content}")
         calls = "".join(f"\n  calls {call.name}({call.arguments})" for call in turn.reply.calls)
-        print(legible(f"assistant: {turn.reply.content}{calls}"))
+        tell(f"assistant: {turn.reply.content}{calls}")
         if turn.blocked:
             print(f"held back by {', '.join(turn.blocked)}")
 
@@ -194,7 +192,7 @@ def _show_turns(turns: "list[Turn]", as_json: bool) -> None:
 def _show_trajectory(item: "Trajectory") -> None:
     print(f"{item.id}  by {item.origin.partition(':')[2]}, {item.policy}: {item.ending}, reward {item.reward:+.2f}")
     for shown in item.shown:
-        print(legible(f"shown {shown.id} v{shown.version}: {shown.text}"))
+        tell(f"shown {shown.id} v{shown.version}: {shown.text}")
     for index, step in enumerate(item.steps):
-        print(legible(f"\n-- turn {index}\nasked: {step.observation}\nassistant: {step.reply}"))
-        print(legible(f"{step.reward:+.0f} {step.diagnosis.cause}: {step.diagnosis.evidence}"))
+        tell(f"\n-- turn {index}\nasked: {step.observation}\nassistant: {step.reply}")
+        tell(f"{step.reward:+.0f} {step.diagnosis.cause}: {step.diagnosis.evidence}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, opened
+from tutelage.cli.legible import tell
 from tutelage.types import Split
 
 
@@ -64,21 +65,21 @@ def show_trajectory(
     if as_json:
         emit_json({**item.model_dump(mode="json"), "verdict": verdict and verdict.model_dump(mode="json")})
         return
-    print(f"{item.id}  {item.task.id}  by {item.policy}, memory {'on' if item.memory else 'off'}: {item.ending}")
-    print(f"goal: {item.goal}")
+    tell(f"{item.id}  {item.task.id}  by {item.policy}, memory {'on' if item.memory else 'off'}: {item.ending}")
+    tell(f"goal: {item.goal}")
     for shown in item.shown:
-        print(f"shown {shown.id} v{shown.version}: {shown.text}")
+        tell(f"shown {shown.id} v{shown.version}: {shown.text}")
     for index, step in enumerate(item.steps):
-        print(f"\n-- step {index}")
+        tell(f"\n-- step {index}")
         for note in step.notes:
-            print(f"note: {note}")
-        print(step.observation)
+            tell(f"note: {note}")
+        tell(step.observation)
         if step.thought:
-            print(f"thought: {step.thought}")
+            tell(f"thought: {step.thought}")
         blocked = f" (blocked by {step.blocked_by})" if step.blocked_by else ""
-        print(f"action: {step.action}{blocked}\n{step.diagnosis.cause}: {step.diagnosis.evidence}")
+        tell(f"action: {step.action}{blocked}\n{step.diagnosis.cause}: {step.diagnosis.evidence}")
     if verdict is not None:
-        print(f"\njudge {verdict.judge}: {'successful' if verdict.successful else 'not successful'}; {verdict.reason}")
+        tell(f"\njudge {verdict.judge}: {'successful' if verdict.successful else 'not successful'}; {verdict.reason}")
 
 
 @trajectories.command("export")

@@ -2,11 +2,7 @@
 content with is learned from once it is trusted."""
 
 import json
-import re
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from planted import OWN, SECRETS, payload
+from serve_process import PATIENCE, serving
 
 from tutelage import cycle
 from tutelage.cli import main
@@ -32,8 +29,6 @@ from tutelage.training.weights import load_tokenizer
 from tutelage.types import Cause, Diagnosis, Ending, Split, Step, Task, Tool, Trajectory
 from tutelage.workspace import Workspace
 
-PATIENCE = 300.0
-"""Seconds for a server to come up on a busy machine."""
 MARKER = "aardvark"
 """A word of what was not to be kept."""
 
@@ -57,35 +52,10 @@ def workspace(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def serving(workspace: Path) -> Iterator[httpx.Client]:
+def client_of(workspace: Path) -> Iterator[httpx.Client]:
     """A client of a server process, whose log is in the workspace."""
-    command = [
-        sys.executable,
-        "-m",
-        "tutelage.cli",
-        "serve",
-        "--port",
-        "0",
-        "--no-jobs",
-        "-s",
-        f"workspace={workspace}",
-    ]
-    log = workspace / "serve.log"
-    with log.open("w") as written:
-        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT)
-    try:
-        end = time.monotonic() + PATIENCE
-        while not (found := re.search(r"at (https?://\S+/v1) ", log.read_text())):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.05)
-        with httpx.Client(base_url=found[1], timeout=PATIENCE) as client:
-            yield client
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
+    with serving(workspace, "--no-jobs") as (url, _, _), httpx.Client(base_url=url, timeout=PATIENCE) as client:
+        yield client
 
 
 def talk(client: httpx.Client, messages: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
@@ -139,7 +109,7 @@ def test_planted_secrets_are_in_no_file_and_no_training_row(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], full_counts: bool
 ) -> None:
     every: list[dict[str, str]] = []
-    with serving(workspace) as client:
+    with client_of(workspace) as client:
 
         @settings(
             max_examples=40 if full_counts else 3,

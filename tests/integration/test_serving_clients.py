@@ -1,28 +1,23 @@
 """`tutelage serve` as people start it: a process with a real student, real clients, and an end in order."""
 
 import logging
-import re
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from openai import OpenAI
+from serve_process import PATIENCE, serving
 
 from tutelage.cli import main
 from tutelage.config import Config
 from tutelage.memory.server.auth import make_token
 from tutelage.record import Record
 
-PATIENCE = 120.0
-"""Seconds for a server to come up."""
 ASKED: Any = [{"role": "user", "content": "Say something."}]
 
 
@@ -39,29 +34,6 @@ def workspace(tmp_path: Path) -> Path:
     (tmp_path / "config.json").write_text(config.model_dump_json())
     Record.open(tmp_path).close()
     return tmp_path
-
-
-@contextmanager
-def serving(workspace: Path, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
-    """A server process: its base URL, itself, its log. It ends by itself when it is told to stop."""
-    command = [sys.executable, "-m", "tutelage.cli", "serve", "--port", "0", *arguments, "-s", f"workspace={workspace}"]
-    log = workspace / "serve.log"
-    with log.open("w") as written:
-        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT)
-    try:
-        end = time.monotonic() + PATIENCE
-        while not (found := re.search(r"at (https?://\S+/v1) ", log.read_text())):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.05)
-        yield found[1], process, log
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0, log.read_text()
-        assert "Traceback" not in log.read_text()
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_a_real_student_answers_many_clients_and_lets_them_finish(workspace: Path) -> None:

@@ -2,10 +2,6 @@
 
 import asyncio
 import json
-import re
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from serve_process import serving
 from tiny_students import add_student, settings
 
 from tutelage.config import CONFIG_FILE
@@ -30,32 +27,11 @@ Made = tuple[Path, Record, tuple[Student, Student]]
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The base URL of `tutelage serve` on a workspace; it ends by itself when asked to."""
+def exchanging(folder: Path) -> Iterator[str]:
+    """The base URL of `tutelage serve` on a workspace."""
     (folder / CONFIG_FILE).write_text(settings(folder, learning={"record": False}).model_dump_json())
-    command = [
-        sys.executable,
-        "-m",
-        "tutelage.cli",
-        "serve",
-        "--no-jobs",
-        "--port",
-        "0",
-        "--set",
-        f"workspace={folder}",
-    ]
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert process.stdout is not None
-    try:
-        found = re.search(r"http://\S+/v1", process.stdout.readline())
-        assert found, (folder / "log.txt").read_text()
-        yield found[0]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        ended = process.wait(60)
-        process.stdout.close()
-    assert ended == 0, (folder / "log.txt").read_text()
+    with serving(folder, "--no-jobs") as (url, _, _):
+        yield url
 
 
 async def ask(client: httpx.AsyncClient, number: int) -> tuple[str, str]:
@@ -94,7 +70,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 
 @pytest.fixture(scope="module")
 def url(workspace: Made) -> Iterator[str]:
-    with serving(workspace[0]) as url:
+    with exchanging(workspace[0]) as url:
         yield url
     assert list((workspace[0] / "serving").iterdir()) == []
 

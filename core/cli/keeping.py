@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, load, opened
-from tutelage.cli.memory import TenantOption, WhoOption, memory, memory_of, who
+from tutelage.cli.memory import TenantOption, WhoOption, YesOption, memory, memory_of, who
 from tutelage.cli.stores import trajectories
 
 
@@ -48,7 +48,7 @@ def restore_backup(
 def forget_trajectory(
     id: Annotated[str, typer.Argument(help="Id of a trajectory.")],
     reason: Annotated[str, typer.Option("--reason", "-m", help="Why; kept in the tombstone.")] = "asked to",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     name: WhoOption = "",
     config: ConfigOption = None,
     overrides: SetOption = None,

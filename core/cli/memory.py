@@ -35,6 +35,7 @@ class OfKind(StrEnum):
 
 TenantOption = Annotated[str | None, typer.Option("--tenant", help="Whose memory; default: as configured.")]
 WhoOption = Annotated[str, typer.Option("--as", metavar="NAME", help="Who does it, for the history; default: you.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 KindsOption = Annotated[list[OfKind] | None, typer.Option("--kind", help="Only this kind; repeatable.")]
 EnvironmentOption = Annotated[str | None, typer.Option("--environment", help="Only this environment.")]
 FamilyOption = Annotated[str | None, typer.Option("--family", help="Only this task family.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, emit_json
-from tutelage.cli.memory import IdArgument, TenantOption, WhoOption, memory, memory_of, who
+from tutelage.cli.memory import IdArgument, TenantOption, WhoOption, YesOption, memory, memory_of, who
 from tutelage.designs import DESIGNED
 from tutelage.errors import ConfigError, RecordError
 from tutelage.experience import Change, Experience, Kind, Status
@@ -202,7 +202,7 @@ def undo(
 def forget(
     id: IdArgument,
     reason: ReasonOption = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     name: WhoOption = "",
     tenant: TenantOption = None,
     config: ConfigOption = None,

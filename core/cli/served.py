@@ -8,7 +8,7 @@ import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, opened
 from tutelage.cli.legible import tell
-from tutelage.cli.memory import WhoOption, who
+from tutelage.cli.memory import WhoOption, YesOption, who
 from tutelage.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def forget(
         float | None, typer.Option(min=0, help="All whose last turn is older than this many days.")
     ] = None,
     reason: Annotated[str, typer.Option("--reason", "-m", help="Why; kept in the tombstones.")] = "asked to",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     name: WhoOption = "",
     config: ConfigOption = None,
     overrides: SetOption = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, opened
-from tutelage.cli.memory import WhoOption, who
+from tutelage.cli.memory import WhoOption, YesOption, who
 from tutelage.types import Split
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def rollback(config: ConfigOption = None, overrides: SetOption = None) -> None:
 def delete(
     student: NameArgument,
     reason: Annotated[str, typer.Option("--reason", "-m", help="Why; kept in the record.")] = "not needed any more",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     name: WhoOption = "",
     config: ConfigOption = None,
     overrides: SetOption = None,

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tutelage.config import Config
 from tutelage.errors import TutelageError
-from tutelage.jobs.execute import PERMANENT, failed
+from tutelage.jobs.execute import failed, permanent
 from tutelage.jobs.kinds import Params, settings
 from tutelage.jobs.launcher import Launcher
 from tutelage.jobs.model import RUNS, Job, State
@@ -206,8 +206,7 @@ class Dispatcher:
         except TutelageError as error:
             reason = without_secrets(f"the launcher {self._launcher.name!r} could not start it: {error}")
             _LOG.warning("%s: %s", job.id, reason)
-            permanent = isinstance(error, PERMANENT)
-            failed(self.store, job, attempt, reason, self._config, self._clock(), permanent=permanent)
+            failed(self.store, job, attempt, reason, self._config, self._clock(), permanent=permanent(error))
             return False
         self.store.handled(job.id, attempt, handle)
         self._watched.add(job.id)

@@ -19,8 +19,8 @@ from itertools import count
 import torch
 from transformers import PreTrainedModel
 
-from tutelage.errors import TutelageError
 from tutelage.serving.slots import Slots
+from tutelage.serving.student_engine import EngineFailed
 from tutelage.serving.types import Sampling
 
 _LOG = logging.getLogger(__name__)
@@ -30,10 +30,6 @@ PREFILL = 512
 WORTH = 16
 """Tokens of a common beginning from which on it is copied and not computed again."""
 UNLOADED = "this version of the student has been unloaded"
-
-
-class EngineFailed(TutelageError):
-    """The model could not go on with a request; others may be fine."""
 
 
 @dataclass(eq=False)

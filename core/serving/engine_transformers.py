@@ -1,28 +1,23 @@
 """A version of the student that answers in this process, with transformers: many requests in one batch."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from tutelage.config import Config
-from tutelage.errors import ConfigError, RequestTooLong
-from tutelage.serving.batching import Asked, Batcher, EngineFailed
-from tutelage.serving.limits import check_length
-from tutelage.serving.reading import Reader, ends_of
-from tutelage.serving.rendering import conversation
-from tutelage.serving.types import ChatMessage, Engine, Piece, Prompt, Sampling
+from tutelage.errors import ConfigError
+from tutelage.serving.batching import Asked, Batcher
+from tutelage.serving.reading import ends_of
+from tutelage.serving.student_engine import StudentEngine
+from tutelage.serving.types import Sampling
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-CHECK = 120.0
-"""Seconds for a version to say its first word, on a machine that may be busy."""
 
-
-class TransformersEngine:
+class TransformersEngine(StudentEngine):
     """Answers with a model of this process.
 
     Args:
@@ -38,9 +33,8 @@ class TransformersEngine:
         self, label: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", *, batch: int, max_length: int
     ) -> None:
         check_kind(model.config)
-        self._label = label
-        self.max_length = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
-        self._encoder = ChatEncoder(tokenizer)
+        most = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
+        super().__init__(label, ChatEncoder(tokenizer), most)
         self._batcher = Batcher(model, batch)
 
     @classmethod
@@ -53,76 +47,20 @@ class TransformersEngine:
         model, tokenizer = weights.load(name, dtype=weights.compute_dtype(config.student.dtype))
         return cls(label, model, tokenizer, batch=config.serve.batch, max_length=config.serve.max_length)
 
-    @property
-    def label(self) -> str:
-        return self._label
-
-    async def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
-        """The reply in pieces.
-
-        Raises:
-            RequestRefused: it leaves no room for a reply, or there is nothing to answer.
-            EngineFailed: the model has failed, or was unloaded.
-        """
-        tools = () if prompt.tool_choice == "none" else prompt.tools
-        # A long conversation takes seconds, in which others are to be answered.
-        ids = await asyncio.to_thread(render, self._encoder, prompt, self.max_length)
-        most = min(prompt.sampling.max_new_tokens, self.max_length - len(ids))
-        sampling = replace(prompt.sampling, max_new_tokens=most)
-        reader = Reader(self._encoder, len(ids), sampling, tools)
-        asked = Asked(ids, sampling, ends_of(self._encoder), asyncio.get_running_loop())
+    async def sample(self, ids: list[int], sampling: Sampling) -> AsyncGenerator[int, None]:
+        asked = Asked(ids, sampling, ends_of(self.encoder), asyncio.get_running_loop())
         self._batcher.submit(asked)
         try:
-            finished = False
-            while not finished:
+            while True:
                 token = await asked.tokens.get()
                 if isinstance(token, Exception):
                     raise token
-                piece = reader.read(token)
-                finished = piece.finish is not None
-                if piece.text or finished:
-                    yield piece
+                yield token
         finally:
             asked.cancelled = True
 
-    async def check(self) -> None:
-        await said_something(self)
-
     async def close(self) -> None:
         await asyncio.to_thread(self._batcher.close)
-
-
-async def said_something(engine: Engine) -> None:
-    """Have an engine say one token.
-
-    Raises:
-        EngineFailed: it does not.
-    """
-    prompt = Prompt((ChatMessage("user", "Hello"),), Sampling(max_new_tokens=1))
-    try:
-        async with asyncio.timeout(CHECK):
-            async for _ in engine.generate(prompt):
-                pass
-    except TimeoutError:
-        raise EngineFailed(f"{engine.label} has not said anything within {CHECK:g} s") from None
-
-
-def render(encoder: ChatEncoder, prompt: Prompt, max_length: int) -> list[int]:
-    """The prompt as tokens, up to where the assistant starts.
-
-    Raises:
-        RequestTooLong: it leaves no room for a reply within `max_length`.
-        RequestRefused: there is nothing to answer.
-    """
-    tools = () if prompt.tool_choice == "none" else prompt.tools
-    messages = conversation(prompt.messages, tools)
-    check_length((message.content for message in messages), max_length)
-    ids = encoder.conversation(messages, tools)
-    if len(ids) >= max_length:
-        raise RequestTooLong(
-            f"this model's maximum context length is {max_length} tokens, with the reply; the messages have {len(ids)}"
-        )
-    return ids
 
 
 def check_kind(config: "PretrainedConfig") -> None:

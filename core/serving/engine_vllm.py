@@ -4,18 +4,16 @@ Written for vLLM 0.22 to 0.32 (`AsyncLLM`). It has to be run on a machine with a
 what is passed to vLLM against what is meant.
 """
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncGenerator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.config import Config
-from tutelage.serving.engine_transformers import render, said_something
-from tutelage.serving.reading import Reader, ends_of
-from tutelage.serving.types import Piece, Prompt, Sampling
+from tutelage.serving.reading import ends_of
+from tutelage.serving.student_engine import StudentEngine
+from tutelage.serving.types import Sampling
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.vllm_policy import require
@@ -29,7 +27,7 @@ MEMORY = 0.42
 _numbers = count()
 
 
-class VllmEngine:
+class VllmEngine(StudentEngine):
     """Answers with vLLM.
 
     Args:
@@ -38,8 +36,8 @@ class VllmEngine:
     """
 
     def __init__(self, label: str, llm: Any, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
-        self._label, self._llm, self.max_length = label, llm, max_length
-        self._encoder = ChatEncoder(tokenizer)
+        super().__init__(label, ChatEncoder(tokenizer), max_length)
+        self._llm = llm
 
     @classmethod
     def load(cls, label: str, name: str, config: Config) -> "VllmEngine":
@@ -58,39 +56,19 @@ class VllmEngine:
         llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**given))
         return cls(label, llm, weights.load_tokenizer(name), given["max_model_len"])
 
-    @property
-    def label(self) -> str:
-        return self._label
-
-    async def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
-        """The reply in pieces.
-
-        Raises:
-            RequestRefused: it leaves no room for a reply, or there is nothing to answer.
-        """
+    async def sample(self, ids: list[int], sampling: Sampling) -> AsyncGenerator[int, None]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        tools = () if prompt.tool_choice == "none" else prompt.tools
-        # A long conversation takes seconds, in which others are to be answered.
-        ids = await asyncio.to_thread(render, self._encoder, prompt, self.max_length)
-        most = min(prompt.sampling.max_new_tokens, self.max_length - len(ids))
-        sampling = replace(prompt.sampling, max_new_tokens=most)
-        reader = Reader(self._encoder, len(ids), sampling, tools)
-        given = sampling_arguments(sampling, ends_of(self._encoder))
-        name = f"{self._label}-{next(_numbers)}"
+        given = sampling_arguments(sampling, ends_of(self.encoder))
+        name = f"{self.label}-{next(_numbers)}"
         params = SamplingParams(**given, output_kind=RequestOutputKind.DELTA)
-        async for output in self._llm.generate({"prompt_token_ids": ids}, params, name):
-            for token in output.outputs[0].token_ids:
-                piece = reader.read(int(token))
-                if piece.text or piece.finish:
-                    yield piece
-                if piece.finish:
-                    await self._llm.abort(name)
-                    return
-
-    async def check(self) -> None:
-        await said_something(self)
+        try:
+            async for output in self._llm.generate({"prompt_token_ids": ids}, params, name):
+                for token in output.outputs[0].token_ids:
+                    yield int(token)
+        finally:
+            await self._llm.abort(name)  # nothing to it where the request has ended
 
     async def close(self) -> None:
         self._llm.shutdown()

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from made_students import made, opened, promoted
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tutelage import gate, lineage, stats, versions
-from tutelage.config import Config
+from tutelage import lineage, stats, versions
 from tutelage.cycle import DEMONSTRATIONS, run_and_record, train_stage
 from tutelage.errors import ConfigError, MissingPart, RecordError, TutelageError
 from tutelage.gate import promote_by_hand, rollback
@@ -21,7 +21,6 @@ from tutelage.jobs.store import JobStore
 from tutelage.jobs.work import MEASURED
 from tutelage.measures import Student, address
 from tutelage.progress import Reporter
-from tutelage.results import GateDoc, save
 from tutelage.service_config import JobKind
 from tutelage.serving.in_use import InUse
 from tutelage.stage_config import SftConfig
@@ -33,22 +32,6 @@ from tutelage.workspace import Workspace
 
 QUIET = Reporter(None)
 STAGE = SftConfig(steps=2, batch_size=2, learning_rate=3e-3)
-
-
-def opened(folder: Path, **settings: Any) -> Workspace:
-    student = {"weights": "tiny", "dtype": "float32", "max_new_tokens": 8, **settings.pop("student", {})}
-    return Workspace(
-        Config.model_validate(
-            {
-                "workspace": folder,
-                "environments": [{"name": "toy", "families": ["press"]}],
-                "teacher": {"model": "expert/toy"},
-                "act": {"max_steps": 2},
-                "student": student,
-                **settings,
-            }
-        )
-    )
 
 
 def trained(folder: Path, stages: int, **student: Any) -> Workspace:
@@ -76,26 +59,6 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     workspace.base_student()
     yield workspace
     workspace.close()
-
-
-def made(workspace: Workspace, parent: str = "student@0", **changes: Any) -> Student:
-    """A student without training: its folder holds one small file."""
-    record = workspace.record
-    number = len(record.students())
-    folder = workspace.folder / "students" / str(number)
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_text(f"weights {number}")
-    values = {"stage": "sft", "cycle": number, "weights": f"students/{number}", "parent": record.student(parent).id}
-    student = Student.model_validate({"number": number, **values, "files": content.seal(folder), **changes})
-    record.add_student(student)
-    return student
-
-
-def promoted(workspace: Workspace, student: Student, incumbent: str) -> None:
-    """As the gate does it."""
-    workspace.record.promote(student.id, reason="test", evidence={"candidate": student.label})
-    decision = {"promoted": True, "reason": "test", "candidate": student.label, "incumbent": incumbent}
-    save(workspace.record, GateDoc.model_validate({"cycle": student.number, **decision}))
 
 
 # -- what is noted --------------------------------------------------------------------------------
@@ -231,42 +194,6 @@ def test_what_is_needed_is_not_deleted_and_the_message_says_by_what(workspace: W
     assert versions.references(workspace, first) == ["student@3 was trained from it (delete that first)"]
 
 
-def test_a_rollback_goes_back_to_what_was_in_use(workspace: Workspace) -> None:
-    first = made(workspace)
-    second = made(workspace, first.label)
-    third = made(workspace, second.label)
-    for student, incumbent in ((first, "student@0"), (second, first.label), (third, second.label)):
-        promoted(workspace, student, incumbent)
-
-    def back(label: str) -> None:
-        present = workspace.record.promoted()
-        assert present is not None
-        assert gate.before(workspace.record, present).label == label
-        assert rollback(workspace).startswith(f"rolled back from {present.label} to {label}")
-
-    promote_by_hand(workspace, first.label, "better in use")
-    back("student@3")
-    promote_by_hand(workspace, third.label, "it is in use already")
-    back("student@2")
-    back("student@1")
-    fourth = made(workspace, first.label)
-    back("student@0")
-    promoted(workspace, fourth, first.label)  # by a cycle that began before it was withdrawn
-    back("student@0")
-    with pytest.raises(RecordError, match="nothing to roll back"):
-        rollback(workspace)
-
-
-def test_a_rollback_passes_over_what_was_deleted(workspace: Workspace) -> None:
-    students = [made(workspace) for _ in range(3)]
-    for student in students:
-        promoted(workspace, student, "student@0")
-    versions.delete(workspace, students[0], reason="", by="test")
-    rollback(workspace)
-    assert versions.references(workspace, students[2]) == []
-    assert rollback(workspace).startswith("rolled back from student@2 to student@0")
-
-
 def test_a_teacher_and_a_served_student_stay(tmp_path: Path) -> None:
     workspace = opened(tmp_path, stages=[{"type": "distill", "teacher": "student@1"}])
     workspace.base_student()
@@ -308,24 +235,6 @@ def test_only_folders_of_the_workspace_are_removed(workspace: Workspace, tmp_pat
         workspace.record.add_student(student)
         versions.delete(workspace, student, reason="", by="test")
     assert elsewhere.is_dir()
-
-
-def test_a_promotion_without_what_memory_does_about_it_does_not_happen(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = made(workspace)
-    second = made(workspace, first.label)
-    promoted(workspace, first, "student@0")
-    promoted(workspace, second, first.label)
-
-    def killed(_: Workspace) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(gate, "reconcile", killed)
-    for change in (lambda: rollback(workspace), lambda: promote_by_hand(workspace, first.label, "why")):
-        with pytest.raises(KeyboardInterrupt):
-            change()
-        assert workspace.record.promoted() == second
 
 
 # -- comparing ------------------------------------------------------------------------------------

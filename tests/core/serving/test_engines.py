@@ -12,9 +12,10 @@ import torch
 from tiny_students import varied
 
 from tutelage.errors import ConfigError, RequestRefused
-from tutelage.serving import engine_transformers
-from tutelage.serving.batching import PREFILL, EngineFailed
-from tutelage.serving.engine_transformers import TransformersEngine, check_kind, render
+from tutelage.serving import student_engine
+from tutelage.serving.batching import PREFILL
+from tutelage.serving.engine_transformers import TransformersEngine, check_kind
+from tutelage.serving.student_engine import EngineFailed
 from tutelage.serving.types import ChatMessage, Piece, Prompt, Sampling
 from tutelage.training.chat import ChatEncoder
 
@@ -65,7 +66,7 @@ def alone(student: Any, prompt: Prompt) -> str:
     """The greedy reply by transformers' own generation, unbatched."""
     model, tokenizer = student
     encoder = ChatEncoder(tokenizer)
-    ids = render(encoder, prompt, 4000)
+    ids = student_engine.render(encoder, prompt.messages, (), 4000)
     made = model.generate(
         torch.tensor([ids]), max_new_tokens=prompt.sampling.max_new_tokens, do_sample=False, eos_token_id=encoder.end
     )[0].tolist()[len(ids) :]
@@ -88,13 +89,13 @@ def test_replies_in_company_are_those_of_the_model_alone(make: Made, student: An
 
 
 def test_a_prompt_that_takes_long_to_read_holds_up_nobody(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, go_on = make(), threading.Event()
+    engine, go_on, render = make(), threading.Event(), student_engine.render
 
     def slow(*given: Any) -> list[int]:
         assert go_on.wait(5), "nobody else had a turn"
         return render(*given)
 
-    monkeypatch.setattr(engine_transformers, "render", slow)
+    monkeypatch.setattr(student_engine, "render", slow)
 
     async def run() -> str:
         replying = asyncio.create_task(whole(engine, numbered(1)))
@@ -127,7 +128,7 @@ def test_sampling_follows_the_models_chances(make: Made, student: Any) -> None:
     model, tokenizer = student
     encoder, prompt = ChatEncoder(tokenizer), asking("Go on", max_new_tokens=1, temperature=2.0)
     with torch.inference_mode():
-        logits = model(torch.tensor([render(encoder, prompt, 4000)])).logits[0, -1].double()
+        logits = model(torch.tensor([student_engine.render(encoder, prompt.messages, (), 4000)])).logits[0, -1].double()
     chances = torch.softmax(logits / 2.0, -1)
 
     def texts(top_p: float) -> list[str]:

@@ -14,9 +14,9 @@ from tutelage.errors import ConfigError, UnknownName
 from tutelage.measures import Student
 from tutelage.record import Record
 from tutelage.serving import students as students_module
-from tutelage.serving.batching import EngineFailed
 from tutelage.serving.engine_transformers import TransformersEngine
 from tutelage.serving.in_use import served
+from tutelage.serving.student_engine import EngineFailed
 from tutelage.serving.students import LiveStudents
 from tutelage.serving.types import ChatMessage, Engine, Prompt, Sampling
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage import __version__
 from tutelage.config import Config
+from tutelage.cycle_settings import as_learnt
 from tutelage.measures import Student, address
 from tutelage.results import EvaluationDoc, GateDoc, load
 from tutelage.types import Trajectory
@@ -66,10 +67,7 @@ def _happened(item: Trajectory) -> list[Any]:
 
 def config_digest(config: Config) -> str:
     """SHA-256 over the settings, but for those that an unfinished cycle may change."""
-    from tutelage.loop import FREE_TO_CHANGE
-
-    settings = config.model_dump(mode="json", exclude=FREE_TO_CHANGE)
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(as_learnt(config), sort_keys=True).encode()).hexdigest()
 
 
 @cache

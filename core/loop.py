@@ -18,6 +18,7 @@ from tutelage import cycle as steps
 from tutelage import distilling, evidence, gate, measure
 from tutelage.config import Config
 from tutelage.cycle_lock import cycle_lock
+from tutelage.cycle_settings import FREE_TO_CHANGE, as_learnt, with_memory_of
 from tutelage.errors import ConfigError, WorkspaceBusy
 from tutelage.giving_up import give_up, settle
 from tutelage.jobs.model import State
@@ -50,21 +51,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     "consolidate": ("consolidate",),
 }
 """What each kind of cycle consists of."""
-
-FREE_TO_CHANGE = {
-    "workspace",
-    "loop",
-    "annotate",
-    "budget",
-    "cassette",
-    "tracking",
-    "jobs",
-    "triggers",
-    "serve",
-}
-"""Settings that may differ when an unfinished cycle goes on."""
-OF_MEMORY = {"micro_batch_size", "gradient_checkpointing"}
-"""Settings of a stage that may: they say how its steps are reckoned, not what it learns."""
 
 
 class CycleState(TypedDict):
@@ -113,7 +99,7 @@ def own_settings(config: Config, begun: dict[str, Any]) -> Config:
         ConfigError: an older version of Tutelage began it, with settings that this one does not take.
     """
     free = {name: value for name, value in config.model_dump(mode="json").items() if name in FREE_TO_CHANGE}
-    return _understood({**begun, **free})
+    return with_memory_of(_understood({**begun, **free}), config)
 
 
 def _understood(begun: dict[str, Any]) -> Config:
@@ -199,8 +185,8 @@ def _begin(workspace: Workspace, cycle: int, kind: str, job: str = "") -> None:
 def _check_same(config: Config, body: dict[str, Any], kind: str, cycle: int) -> None:
     if body["kind"] != kind:
         raise ConfigError(f"cycle {cycle} is unfinished; finish it first with `tutelage {body['kind']}`")
-    now, then = (_as_learnt(item.model_dump(mode="json")) for item in (config, _understood(body["config"])))
-    changed = [key for key in now if key not in FREE_TO_CHANGE and now[key] != then.get(key)]
+    now, then = (as_learnt(item) for item in (config, _understood(body["config"])))
+    changed = [key for key in now if now[key] != then[key]]
     if changed:
         raise ConfigError(
             f"cycle {cycle} was begun with other settings in: {', '.join(changed)}; "
@@ -216,12 +202,6 @@ def _check_memory(workspace: Workspace, cycle: int, *, begun: bool) -> None:
         student = steps.start_of(workspace, cycle)
         known = steps.experience_trajectories(workspace)
         need.check(config, weights_of(student, workspace.folder), known, left, begun=begun)
-
-
-def _as_learnt(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without those of memory, which one who ran out of it has to change."""
-    stages = [{name: value for name, value in stage.items() if name not in OF_MEMORY} for stage in settings["stages"]]
-    return {**settings, "stages": stages}
 
 
 def _run_cycle(workspace: Workspace, cycle: int, kind: str, report: Reporter) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from torch.nn.utils import get_total_norm
 from transformers import Trainer, TrainerCallback
 
+from tutelage.cycle_settings import OF_MEMORY
 from tutelage.results import AlarmDoc, save
 from tutelage.training import checkpoints, ranks
 from tutelage.training.alarms import ALARMS, Alarm, Watch
@@ -296,7 +297,7 @@ class Figures(TrainerCallback):
     def _of(self) -> str:
         """What a checkpoint is good for: this stage with these settings, but for those of memory, from this student."""
         student, model = self.context.student, self.context.config.student
-        stage = self.stage.model_dump(mode="json", exclude={"micro_batch_size", "gradient_checkpointing"})
+        stage = self.stage.model_dump(mode="json", exclude=OF_MEMORY)
         settings = [stage, model.model_dump(mode="json"), self.context.seed, ranks.count()]
         return json.dumps([student.number, student.digest, *settings])
 

@@ -12,6 +12,7 @@ from tutelage.cycle import collect, cycle_students, experience_trajectories, sta
 from tutelage.errors import ConfigError
 from tutelage.giving_up import give_up
 from tutelage.jobs.execute import permanent
+from tutelage.lineage import config_digest
 from tutelage.progress import Reporter
 from tutelage.training import need, weights
 from tutelage.workspace import Workspace
@@ -74,6 +75,22 @@ def test_a_cycle_that_was_refused_goes_on_with_what_the_message_says(
     assert loop.run(last, "train", QUIET) == 1
     assert [student.stage for student in last.record.students()] == ["base", "sft"]
     last.close()
+
+
+def test_a_cycle_of_a_job_goes_on_with_the_memory_that_it_is_given_now(config: Callable[..., Config]) -> None:
+    begun = config().model_dump(mode="json")
+    light = {"micro_batch_size": 1, "gradient_checkpointing": True}
+    (stage,) = loop.own_settings(config(**light), begun).stages
+    assert stage == config(**light).stages[0]
+    for other in (config(steps=2, **light), config({"processes": 2}, **light)):
+        found = loop.own_settings(other, begun)
+        assert (found.stages, found.student) == (config().stages, config().student), "what it learns stays"
+
+
+def test_what_is_noted_of_the_settings_is_what_is_learnt_by(config: Callable[..., Config]) -> None:
+    noted = config_digest(config())
+    same = config(micro_batch_size=1, gradient_checkpointing=True).model_copy(update={"workspace": Path("elsewhere")})
+    assert config_digest(same) == noted != config_digest(config(steps=2))
 
 
 def test_a_cycle_that_an_older_version_began_goes_on(config: Callable[..., Config]) -> None:

@@ -1,7 +1,7 @@
 """Promotion: only through the gate; rollback: one command. Memory follows: what the student in use does not hold is
 shown to it again (`tutelage.absorption`)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tutelage import lineage
 from tutelage.absorption import reconcile
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from tutelage.record import Record
 
 BY_HAND = {"by": "hand"}
-"""Evidence of a promotion that no gate decided."""
+"""Evidence of a promotion that no gate decided, as far as all of them have it."""
+BACK_FROM = "back_from"
+"""Beside it: id of the student that a rollback withdrew, None if it was none. Older records do not have it."""
 
 
 def decide(workspace: Workspace, cycle: int, report: Reporter) -> None:
@@ -85,7 +87,7 @@ def promote_by_hand(workspace: Workspace, student: str, reason: str) -> str:
         listed = ", ".join(sorted(passed)) or "none so far"
         raise RecordError(f"{wanted.label} has not passed the gate and cannot be promoted; those that have: {listed}")
     with record.transaction():
-        record.promote(wanted.id, reason=reason, evidence=BY_HAND)
+        record.promote(wanted.id, reason=reason, evidence={**BY_HAND, BACK_FROM: None})
         return f"{wanted.label} is promoted{_memory_follows(workspace)}"
 
 
@@ -101,7 +103,7 @@ def rollback(workspace: Workspace) -> str:
         raise RecordError("there is nothing to roll back: the base student is in use")
     with record.transaction():
         earlier = before(record, present)
-        record.promote(earlier.id, reason=_back(present), evidence=BY_HAND)
+        record.promote(earlier.id, reason=_back(present), evidence={**BY_HAND, BACK_FROM: present.id})
         return f"rolled back from {present.label} to {earlier.label}{_memory_follows(workspace)}"
 
 
@@ -115,7 +117,7 @@ def before(record: "Record", present: Student) -> Student:
     line = [base.id]
     for entry in record.promotions():
         student = entry["student"]
-        if len(line) > 1 and entry["evidence"] == BY_HAND and entry["reason"] == _back(known[line[-1]]):
+        if len(line) > 1 and _withdraws(entry, known[line[-1]]):
             line.pop()
             while student in line and line[-1] != student:  # one that was deleted, and was passed over
                 line.pop()
@@ -123,6 +125,13 @@ def before(record: "Record", present: Student) -> Student:
             line.append(student)
     there = (item for item in reversed(line) if item != present.id and record.get(DELETED_STUDENT, item) is None)
     return known[next(there, base.id)]
+
+
+def _withdraws(entry: dict[str, Any], student: Student) -> bool:
+    """Whether a promotion is a rollback from this student; older ones say so by their reason alone."""
+    if entry["evidence"] == BY_HAND:
+        return bool(entry["reason"] == _back(student))
+    return bool(entry["evidence"].get(BACK_FROM) == student.id)
 
 
 def _back(student: Student) -> str:

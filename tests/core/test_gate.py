@@ -46,6 +46,24 @@ def test_a_rollback_goes_back_to_what_was_in_use(workspace: Workspace) -> None:
         rollback(workspace)
 
 
+def test_a_rollback_is_known_by_its_evidence_not_by_its_words(workspace: Workspace) -> None:
+    first, second = made(workspace), made(workspace, "student@1")
+    promoted(workspace, first, "student@0")
+    promoted(workspace, second, first.label)
+    promote_by_hand(workspace, first.label, "rolled back from student@2")  # which says so, and is none
+    assert gate.before(workspace.record, first).label == second.label
+    assert rollback(workspace).startswith("rolled back from student@1 to student@2")
+    assert gate.before(workspace.record, second).label == first.label
+
+
+def test_rollbacks_of_older_records_are_known_by_their_words(workspace: Workspace) -> None:
+    first, second = made(workspace), made(workspace, "student@1")
+    promoted(workspace, first, "student@0")
+    promoted(workspace, second, first.label)
+    workspace.record.promote(first.id, reason="rolled back from student@2", evidence={"by": "hand"})
+    assert gate.before(workspace.record, first).label == "student@0"
+
+
 def test_a_rollback_passes_over_what_was_deleted(workspace: Workspace) -> None:
     students = [made(workspace) for _ in range(3)]
     for student in students:

@@ -3,6 +3,7 @@
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
     Float,
     ForeignKey,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    or_,
 )
 
 SCHEMA_VERSION = 3
@@ -51,6 +53,13 @@ TRAJECTORIES = Table(
     Column("tenant", String, nullable=False, server_default="default"),
     Column("origin", String, nullable=False, server_default="own"),
 )
+
+
+def played_by(student: str) -> ColumnElement[bool]:
+    """Whether the student of this label played an episode: its policy's label may go on with what it was made from."""
+    policy = TRAJECTORIES.c.policy
+    return or_(policy == student, policy.startswith(f"{student} (", autoescape=True))
+
 
 USES = Table(
     "uses",

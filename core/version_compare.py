@@ -4,10 +4,14 @@ were made differently from."""
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import select
+
 from tutelage.agents.seeds import stable_seed
+from tutelage.database import where
 from tutelage.evaluate import compare_arms, evaluate_arm, held_out_tasks, measured, seen_pairs
 from tutelage.lineage import evaluations
 from tutelage.measures import Arm, Comparison, Student
+from tutelage.record_tables import TRAJECTORIES, played_by
 from tutelage.types import Frozen, Split, Trajectory
 
 if TYPE_CHECKING:
@@ -146,22 +150,17 @@ def _episodes(workspace: "Workspace", student: Student, split: Split, memory: bo
     of_docs = [doc for doc in evaluations(record, student) if doc.split is split and doc.memory == memory]
     names = dict.fromkeys(name for doc in of_docs for name in doc.trajectories)
     found = [record.trajectory(name) for name in names if record.has_trajectory(name)]
-    for label in _labels(workspace, student):
-        found += [item for item in record.trajectories(split=split, policy=label) if item.memory == memory]
+    wanted = where(TRAJECTORIES, split=split, memory=memory, tenant=record.tenant)
+    query = select(TRAJECTORIES.c.body).where(*wanted, played_by(student.label)).order_by(TRAJECTORIES.c.n)
+    with record.reading() as connection:
+        rows = connection.execute(query).all()
+    found += [Trajectory.model_validate_json(row.body) for row in rows]
     if not memory:
         found += record.trajectories(arm=_key(student, split))
     first: dict[str, Trajectory] = {}
     for item in sorted(found, key=lambda item: item.created):
         first.setdefault(item.task.id, item)
     return first
-
-
-def _labels(workspace: "Workspace", student: Student) -> set[str]:
-    """What its policy is called on trajectories (`training.engines`), by what its base is or was called."""
-    from tutelage.training.weights import describe
-
-    names = (student.base, student.weights, workspace.config.student.weights)
-    return {f"{student.label} ({describe(name)})" for name in names if name}
 
 
 def _key(student: Student, split: Split) -> str:

@@ -21,7 +21,7 @@ from tutelage.experience import IN_USE
 from tutelage.jobs.triggers import Found, Kept
 from tutelage.memory.trust import of_origin
 from tutelage.record import Record
-from tutelage.record_tables import EXPERIENCES, TRAJECTORIES
+from tutelage.record_tables import EXPERIENCES, TRAJECTORIES, played_by
 from tutelage.service_config import TriggerConfig
 from tutelage.stats import rate
 from tutelage.types import BROKEN, OWN, Split
@@ -126,10 +126,7 @@ def _episodes(
     record: Record, gathered: Rows, limit: int, column: ColumnElement[Any], *, newest: bool = True
 ) -> Sequence[Row[Any]]:
     """Rows of the promoted student's last, or first, episodes in use since the trigger last fired."""
-    n, policy = TRAJECTORIES.c.n, TRAJECTORIES.c.policy
-    label = _student(record)
-    # A policy's label may go on with what its weights were made from.
-    own = or_(policy == label, policy.startswith(f"{label} (", autoescape=True))
+    n, own = TRAJECTORIES.c.n, played_by(_student(record))
     query = select(n, column).where(*gathered, own, TRAJECTORIES.c.ending.not_in(BROKEN))
     return _rows(record, query.order_by(n.desc() if newest else n).limit(limit))
 

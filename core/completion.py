@@ -14,6 +14,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from tutelage.encodable import encodable
 from tutelage.errors import PolicyFailed, TutelageError
 from tutelage.secrets import without_secrets
 from tutelage.types import Frozen
@@ -184,7 +185,7 @@ def _read(call: Call, raw: Any) -> Response:
     choices = getattr(raw, "choices", None)
     message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
     content = getattr(message, "content", None)
-    text = _encodable(content) if isinstance(content, str) else ""
+    text = encodable(content) if isinstance(content, str) else ""
     calls = _calls(message) if call.tools else ()
     size = len(text) + sum(len(name) + len(arguments) for name, arguments in calls)
     spent = _spent(call, raw, text if size <= MAX_REPLY else "")
@@ -217,13 +218,8 @@ def _calls(message: Any) -> tuple[tuple[str, str], ...]:
         function = getattr(call, "function", None)
         name, arguments = getattr(function, "name", None) or "", getattr(function, "arguments", None) or ""
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)
-        found.append((_encodable(str(name)), _encodable(text)))
+        found.append((encodable(str(name)), encodable(text)))
     return tuple(found)
-
-
-def _encodable(text: str) -> str:
-    """`text` without lone surrogates, which JSON may hold and no file or database takes."""
-    return text.encode(errors="replace").decode()
 
 
 def _spent(call: Call, raw: Any, text: str) -> Spent:
@@ -306,5 +302,5 @@ def _asked_to_wait(error: Exception) -> float:
 def clean(text: str) -> str:
     """One line of at most 300 characters with everything that looks like a secret taken out."""
     line = " ".join(text[:20_000].partition("\nTraceback")[0].split())
-    line = _encodable(without_secrets(_PREFIX.sub(r"\1", line, count=1).removeprefix("litellm.")))
+    line = encodable(without_secrets(_PREFIX.sub(r"\1", line, count=1).removeprefix("litellm.")))
     return line if len(line) <= 300 else line[:297] + "..."

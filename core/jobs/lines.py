@@ -7,6 +7,7 @@ from threading import Event, Lock, current_thread, main_thread
 from rich.errors import MarkupError
 from rich.text import Text
 
+from tutelage.encodable import encodable
 from tutelage.jobs.model import Progress
 from tutelage.progress import Cancelled, Reporter
 from tutelage.secrets import without_secrets
@@ -27,7 +28,7 @@ class JobReporter(Reporter):
 
     def __call__(self, what: str, done: int, total: int) -> None:
         with self._lock:
-            self._progress = Progress(what=without_secrets(what), done=done, total=total)
+            self._progress = Progress(what=without_secrets(encodable(what)), done=done, total=total)
         super().__call__(what, done, total)
         self._cancel_here()
 
@@ -37,7 +38,7 @@ class JobReporter(Reporter):
 
     def keep(self, text: str) -> None:
         """Lines as they are, without markup."""
-        cleaned = without_secrets(text)
+        cleaned = without_secrets(encodable(text))
         with self._lock:
             self._lines += cleaned.splitlines()
         print(cleaned, file=sys.stderr, flush=True)

@@ -22,6 +22,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from tutelage.errors import RecordError
 from tutelage.migrations import migrate
@@ -36,6 +37,13 @@ SCRUB_SECONDS = 5
 """How long each part of a scrub waits for other processes."""
 UNSCRUBBED = "unscrubbed"
 """Entry of the meta table while erased text may stand in pages that are no longer used."""
+AWAY = (DBAPIError, NoConnection)
+"""What is raised while the database is busy or away; the same may go well a little later."""
+
+
+def away(error: Exception) -> str:
+    """What to say of such an error: the whole of it would quote the statement with its values."""
+    return f"the database is busy or away: {error.orig if isinstance(error, DBAPIError) else error}"
 
 
 class Database:
@@ -84,6 +92,12 @@ class Database:
             raise RecordError(f"cannot open the record {name}: {error.orig}") from error
         return record
 
+    @property
+    def folder(self) -> Path | None:
+        """The workspace that it lies in; None: it is elsewhere, as on a database server."""
+        path = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
+        return Path(path).parent if path and Path(path).name == FILE else None
+
     def close(self) -> None:
         with self._watching:
             if self._watch is not None:
@@ -96,11 +110,11 @@ class Database:
 
         Costs microseconds, a hundredth of what a query does. None: not known, as with a database server.
         """
-        if not self.name.endswith(FILE):
+        if self.folder is None:
             return None
         with self._watching:
             if self._watch is None:
-                self._watch = sqlite3.connect(self.name, timeout=BUSY_SECONDS, check_same_thread=False)
+                self._watch = sqlite3.connect(self.folder / FILE, timeout=BUSY_SECONDS, check_same_thread=False)
             return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
 
     @contextmanager
@@ -148,7 +162,7 @@ class Database:
         Returns:
             False while other processes are in the way; then it is done when the record is next opened.
         """
-        if not self.name.endswith(FILE):
+        if self.folder is None:
             return True  # a database server looks after its own files
         with self._lock:
             try:

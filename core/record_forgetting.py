@@ -6,7 +6,6 @@ provider was sent are out of reach; the tombstone says which students, experienc
 
 import json
 from collections.abc import Callable, Collection, Iterable
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, insert, or_, select, update
@@ -142,9 +141,9 @@ class Forgetting(Experiences):
         values = {"kind": kind, "id": forgotten, "tenant": tenant, "reason": reason, "by": by, "created": now()}
         connection.execute(insert(TOMBSTONES).values({**values, "derived": json.dumps(derived)}))
         self._scrub_later(connection)
-        if "://" not in self.name:
+        if self.folder is not None:
             for name in REBUILT:
-                (Path(self.name).parent / name).unlink(missing_ok=True)
+                (self.folder / name).unlink(missing_ok=True)
         stone = self.tombstone(forgotten)
         assert stone is not None, "the tombstone was just written"
         return stone

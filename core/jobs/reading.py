@@ -86,12 +86,16 @@ class JobReader:
     # -- inside a transaction -------------------------------------------------------------------
 
     def _last(self, connection: Connection, job_id: str) -> Row[Any]:
-        """The newest move of a job."""
-        query = select(JOB_MOVES).where(JOB_MOVES.c.job == job_id).order_by(JOB_MOVES.c.n.desc()).limit(1)
-        row = connection.execute(query).first()
+        """The newest move of a job, which is there."""
+        row = self._newest(connection, job_id)
         if row is None:
             raise RecordError(f"{self.record.name} has no job {job_id!r}")
         return row
+
+    def _newest(self, connection: Connection, job_id: str) -> Row[Any] | None:
+        """The newest move of a job; None before its first."""
+        query = select(JOB_MOVES).where(JOB_MOVES.c.job == job_id).order_by(JOB_MOVES.c.n.desc()).limit(1)
+        return connection.execute(query).first()
 
     def _queued(self, connection: Connection) -> Sequence[Any]:
         """Rows of queued jobs in the order in which they were submitted; ``attempt`` tells those that ran before."""

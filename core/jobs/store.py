@@ -9,14 +9,13 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from tutelage.config import CONFIG_FILE
-from tutelage.database import FILE
+from tutelage.encodable import encodable
 from tutelage.errors import RecordError
 from tutelage.jobs.kinds import params_of, settings
 from tutelage.jobs.model import CANCEL, LANES, NEXT, OVER, RUNS, Again, Cancel, Job, Progress, State
@@ -60,8 +59,9 @@ class JobStore(JobReader):
         """
         kind, made, job_id = JobKind(kind), _now(now), new_id("job")
         given = params_of(kind, params or {})
-        if self.record.name.endswith(FILE) and (Path(self.record.name).parent / CONFIG_FILE).exists():
-            settings(Path(self.record.name).parent, given)
+        folder = self.record.folder
+        if folder is not None and (folder / CONFIG_FILE).exists():
+            settings(folder, given)
         values = {
             "id": job_id,
             "kind": kind.value,
@@ -188,8 +188,9 @@ class JobStore(JobReader):
             if not connection.execute(select(LEASES.c.job).where(*_mine(job_id, attempt))).first():
                 return False
             row = {"job": job_id, "attempt": attempt, "created": _moment(_now(now))}
-            if lines:
-                connection.execute(insert(JOB_LINES), [{**row, "text": text[:LONGEST_LINE]} for text in lines])
+            rows = [{**row, "text": encodable(text[:LONGEST_LINE])} for text in lines]
+            if rows:
+                connection.execute(insert(JOB_LINES), rows)
             return True
 
     # -- ending ---------------------------------------------------------------------------------
@@ -286,8 +287,7 @@ class JobStore(JobReader):
         result: dict[str, Any] | None = None,
     ) -> None:
         """Append a state; `attempt` None is that of the state before."""
-        query = select(JOB_MOVES).where(JOB_MOVES.c.job == job_id).order_by(JOB_MOVES.c.n.desc()).limit(1)
-        last = connection.execute(query).first()
+        last = self._newest(connection, job_id)
         if last is not None and state not in NEXT[State(last.state)]:
             raise RecordError(f"{job_id} is {last.state}, so it cannot become {state}")
         connection.execute(
@@ -296,7 +296,7 @@ class JobStore(JobReader):
                 state=state.value,
                 attempt=(last.attempt if last is not None else 0) if attempt is None else attempt,
                 worker=worker,
-                reason=without_secrets(reason),  # messages of errors may quote what was sent
+                reason=without_secrets(encodable(reason)),  # messages of errors may quote what was sent
                 due=due,
                 result=json.dumps(result or {}, sort_keys=True),
                 created=_moment(now),

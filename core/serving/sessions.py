@@ -20,12 +20,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete
 
-from tutelage.database import FILE
 from tutelage.errors import TutelageError
 from tutelage.record import Record
 from tutelage.record_tables import DOCUMENTS
@@ -298,9 +296,9 @@ def _key_of(record: Record) -> bytes:
         TutelageError: it cannot be read or made.
     """
     made = secrets.token_bytes(KEY_BYTES)
-    if not record.name.endswith(FILE):
+    if record.folder is None:
         return made
-    path = Path(record.name).with_name(KEY_FILE)
+    path = record.folder / KEY_FILE
     part = path.with_name(f".{KEY_FILE}.{secrets.token_hex(8)}")
     try:
         if not path.exists():

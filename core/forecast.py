@@ -15,6 +15,7 @@ from tutelage.agents.personas import BATCH
 from tutelage.completion import is_embedded, litellm
 from tutelage.cycle import DEMONSTRATIONS, EXPERIENCE_ARMS, EXPLORED, MISTAKEN, ORACLE
 from tutelage.designs import CUTS, DESIGNED
+from tutelage.giving_up import unfinished
 from tutelage.judging import CALIBRATION
 from tutelage.llm import LLM
 from tutelage.record import Record
@@ -238,17 +239,13 @@ def _planned(plan: _Plan, work: Work, tasks: int) -> _Plan:
     return plan
 
 
-def unfinished(record: Record) -> list[int]:
-    """The cycle that was begun and not finished, if there is one."""
-    return [int(key) for key, body in record.items("loop").items() if body["status"] == "running"]
-
-
 def _done(record: Record) -> Counter[str]:
     """Calls by role that the unfinished cycle has made already."""
     calls: Counter[str] = Counter()
+    begun = unfinished(record)
     for key, body in record.items(BY_CYCLE).items():
         cycle, _, role = key.partition("/")
-        if int(cycle) in unfinished(record):
+        if int(cycle) in begun:
             calls[role] += body["calls"] + body["replayed"]
     return calls
 

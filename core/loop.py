@@ -20,7 +20,7 @@ from tutelage.config import Config
 from tutelage.cycle_lock import cycle_lock
 from tutelage.cycle_settings import FREE_TO_CHANGE, as_learnt, with_memory_of
 from tutelage.errors import ConfigError, WorkspaceBusy
-from tutelage.giving_up import give_up, settle
+from tutelage.giving_up import RUNNING, give_up, settle, unfinished
 from tutelage.jobs.model import State
 from tutelage.jobs.reading import JobReader
 from tutelage.progress import Cancelled, Reporter
@@ -116,14 +116,13 @@ def _understood(begun: dict[str, Any]) -> Config:
 
 
 def _run(workspace: Workspace, kind: str, report: Reporter, job: str) -> int:
-    cycles = workspace.record.items("loop")
-    last = max((int(key) for key in cycles), default=0)
-    unfinished = last > 0 and cycles[str(last)]["status"] == "running"
-    if unfinished:
-        _go_on_with(workspace, last, cycles[str(last)], kind, job)
-    if "train" in KINDS[kind] and (unfinished or kind != "run" or _cycles_left(workspace)):
-        _check_memory(workspace, last if unfinished else last + 1, begun=unfinished)
-    if unfinished:
+    last = max((int(key) for key in workspace.record.items("loop")), default=0)
+    begun = unfinished(workspace.record).get(last)
+    if begun is not None:
+        _go_on_with(workspace, last, begun, kind, job)
+    if "train" in KINDS[kind] and (begun is not None or kind != "run" or _cycles_left(workspace)):
+        _check_memory(workspace, last if begun is not None else last + 1, begun=begun is not None)
+    if begun is not None:
         _run_cycle(workspace, last, kind, report)
     elif kind != "run":
         last += 1
@@ -173,7 +172,7 @@ def _cycles_left(workspace: Workspace) -> int:
 
 
 def _begin(workspace: Workspace, cycle: int, kind: str, job: str = "") -> None:
-    body = {"kind": kind, "status": "running", "config": workspace.config.model_dump(mode="json"), "created": _now()}
+    body = {"kind": kind, "status": RUNNING, "config": workspace.config.model_dump(mode="json"), "created": _now()}
     if job:
         body["job"] = job
     with workspace.record.transaction():  # nobody deletes the student between the look and the note

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tutelage.forecast import Forecast, Work, forecast, unfinished
+from tutelage.forecast import Forecast, Work, forecast
+from tutelage.giving_up import unfinished
 from tutelage.progress import Reporter
 from tutelage.usage import Usage, money
 from tutelage.workspace import Workspace

@@ -7,7 +7,6 @@ and why; that is written first, so a deletion that was killed half-way is finish
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +17,7 @@ from tutelage import lineage
 from tutelage.errors import RecordError, TutelageError
 from tutelage.experience import Status
 from tutelage.gate import before
+from tutelage.giving_up import unfinished
 from tutelage.measures import Student, address
 from tutelage.record import DELETED_STUDENT
 from tutelage.training.base import STUDENTS
@@ -200,7 +200,7 @@ def references(workspace: "Workspace", student: Student) -> list[str]:
     trained = [item.label for item in lineage.children(record, student) if deletion(record, item) is None]
     if trained:
         found.append(f"{', '.join(trained)} was trained from it (delete that first)")
-    for cycle, body in _unfinished(record):
+    for cycle, body in unfinished(record).items():
         if any(made["student"] == student.id for made in _made_in(record, cycle)):
             found.append(f"cycle {cycle}, which made it, is unfinished")
         if body.get("start") == student.id:
@@ -220,15 +220,8 @@ def references(workspace: "Workspace", student: Student) -> list[str]:
     return found
 
 
-def _unfinished(record: "Record") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Cycles that may yet go on, and what is kept of them."""
-    for cycle, body in record.items("loop").items():
-        if body["status"] not in ("finished", "cancelled"):
-            yield cycle, body
-
-
-def _made_in(record: "Record", cycle: str) -> list[dict[str, Any]]:
-    return [body for key, body in record.items("stage").items() if key.split("/")[0] == cycle]
+def _made_in(record: "Record", cycle: int) -> list[dict[str, Any]]:
+    return [body for key, body in record.items("stage").items() if key.split("/")[0] == str(cycle)]
 
 
 def _teachers(stages: list[dict[str, Any]]) -> set[str]:

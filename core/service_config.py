@@ -61,6 +61,11 @@ class JobsConfig(Section):
             raise ValueError('launcher = "ray" needs jobs.ray_address')
         return self
 
+    def wait(self, before: int) -> float:
+        """Seconds from a failure to the next attempt, if it failed so often before that."""
+        # Past 2 ** 64 any backoff is more than the most, and the power of some thousand is no number any more.
+        return min(self.backoff_most, self.backoff * 2.0 ** min(before, 64))
+
 
 class TriggerConfig(Section):
     """When a job is started by itself: by the clock or by the data, exactly one of the conditions."""

@@ -89,7 +89,7 @@ def _attempt(store: JobStore, job: Job, attempt: int, folder: Path, config: Jobs
     return FAILED
 
 
-def permanent(error: TutelageError) -> bool:
+def permanent(error: Exception) -> bool:
     """Whether another attempt would meet the error again; memory that is taken now may be free later."""
     return isinstance(error, PERMANENT) and not isinstance(error, MemoryShort)
 
@@ -101,8 +101,7 @@ def failed(
     before = job.times(Again.FAILED)
     if permanent or before + 1 >= config.attempts:
         return store.finish(job.id, attempt, State.FAILED, reason, now=now)
-    wait = min(config.backoff_most, config.backoff * 2**before)
-    return store.again(job.id, attempt, Again.FAILED, reason, due=now + wait, now=now)
+    return store.again(job.id, attempt, Again.FAILED, reason, due=now + config.wait(before), now=now)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import NoReturn
 
-from sqlalchemy.exc import DBAPIError
-
 from tutelage.config import JobsConfig
+from tutelage.database import AWAY, away
 from tutelage.jobs.lines import JobReporter
 from tutelage.jobs.model import CANCEL, Again
 from tutelage.jobs.store import JobStore
@@ -30,7 +29,8 @@ TRIES = 10
 
 
 class Heart(Thread):
-    """Beats until the job is over; ends the process if the lease is lost or it is told to."""
+    """Beats until the job is over; ends the process if the lease is lost, if it is told to, or if it cannot beat: work
+    whose heart stands still would be taken over while it goes on."""
 
     def __init__(self, store: JobStore, job: str, attempt: int, config: JobsConfig, report: JobReporter) -> None:
         super().__init__(name="heart", daemon=True)
@@ -45,7 +45,11 @@ class Heart(Thread):
             with self._beating:
                 if self._over:
                     return
-                self._beat(reason)
+                try:
+                    self._beat(reason)
+                except Exception as error:
+                    _LOG.exception("the heartbeat of %s failed", self._job)
+                    _end_process(f"no heartbeat: {type(error).__name__}")
             try:
                 reason = self._told.get(timeout=self._config.heartbeat)
             except Empty:
@@ -59,7 +63,7 @@ class Heart(Thread):
         """Stop beating, keep the last lines, and note how the job ended; whether that was ours to note.
 
         Raises:
-            DBAPIError: the database stayed busy; the lease will run out.
+            DBAPIError, sqlalchemy.exc.TimeoutError: the database stayed busy; the lease will run out.
         """
         with self._beating:
             self._over = True
@@ -68,7 +72,7 @@ class Heart(Thread):
                 try:
                     self._keep_lines()
                     return note()
-                except DBAPIError:
+                except AWAY:
                     if not left:
                         raise
                     time.sleep(1)
@@ -86,11 +90,11 @@ class Heart(Thread):
             if answer is False:
                 _end_process("somebody else runs this job now")
             self._keep_lines()
-        except DBAPIError as error:
+        except AWAY as error:
             if hand_back:
                 _end_process(hand_back)
             # The next one may get through; until the lease runs out nothing is lost.
-            _LOG.warning("no heartbeat for %s: %s", self._job, error.orig)
+            _LOG.warning("no heartbeat for %s: %s", self._job, away(error))
             return
         if answer == CANCEL:
             self._report.cancel()
@@ -98,7 +102,7 @@ class Heart(Thread):
     def _pause(self, now: float) -> float:
         """Seconds before the next attempt of a job that is handed back: none, unless that is all that happens to it."""
         further = self._store.get(self._job).handed_back_at_once(now, SOON) - IN_A_ROW
-        return min(self._config.backoff_most, self._config.backoff * 2.0 ** min(further, 50)) if further >= 0 else 0.0
+        return self._config.wait(further) if further >= 0 else 0.0
 
     def _keep_lines(self) -> None:
         lines = self._report.told()[1]

@@ -16,9 +16,10 @@ from threading import Event
 from typing import Protocol
 
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from tutelage.config import CONFIG_FILE, Config
+from tutelage.database import AWAY, away
 from tutelage.errors import ConfigError, TutelageError, UnknownName
 from tutelage.jobs import data_triggers
 from tutelage.jobs.kinds import params_of, settings
@@ -109,7 +110,8 @@ class Scheduler:
         return found
 
     def run(self, stop: Event) -> None:
-        """Tick every `jobs.poll` seconds until `stop` is set; a database that is busy or away is waited for.
+        """Tick every `jobs.poll` seconds until `stop` is set. A database that is busy or away, and any other trouble
+        that is told as a `TutelageError`, is logged and met again with the next tick.
 
         Anything else that a tick raises ends it and propagates.
         """
@@ -118,8 +120,10 @@ class Scheduler:
         while not stop.is_set():
             try:
                 self.tick()
-            except (TutelageError, DBAPIError) as error:
+            except TutelageError as error:
                 self._warn("", str(error))
+            except AWAY as error:
+                self._warn("", away(error))
             else:
                 self._said.pop("", None)
             stop.wait(self.config.jobs.poll)

@@ -250,3 +250,15 @@ def test_the_stamp_tells_of_every_commit_in_any_process_and_of_nothing_else(tmp_
     assert record.stamp() != after
     record.close()
     other.close()
+
+
+def test_a_record_by_its_address_lies_in_the_same_folder_and_another_database_in_none(tmp_path: Path) -> None:
+    for workspace, folder in (
+        (tmp_path, tmp_path),
+        (f"sqlite:///{tmp_path}/record.db", tmp_path),
+        (f"sqlite:///{tmp_path}/other.db", None),
+    ):
+        record = Record.open(workspace)
+        assert record.folder == folder
+        assert (record.stamp() is None) == (folder is None)
+        record.close()

@@ -1,11 +1,13 @@
 """Tools that a request offers: names that the call grammar can write, schemas that are safe to check, calls read.
 
 A schema comes from whoever calls, and calls are checked against it here. So what can take forever is not: patterns
-are left out of the check, and a schema that refers to itself, or that its references make huge, is refused.
+are left out of the check, with whatever would refuse valid calls without them, and a schema that refers to itself, or
+that its references make huge, is refused.
 """
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -122,24 +124,64 @@ def _checkable(written: str) -> str:
     if schema.get("type", "object") != "object":
         raise ValueError("the arguments of a tool are an object")
     Draft202012Validator.check_schema(schema)
-    bare = _bare(schema)
+    bare = _bare(schema, _weakened(schema))
     left = [MAX_PARTS]
     _count(bare, bare, left)
     return json.dumps(bare, ensure_ascii=False)
 
 
-def _bare(schema: Any) -> Any:
-    """A schema without what is not checked, and without what would make its references mean something else."""
+def _weakened(schema: Any) -> frozenset[int]:
+    """The `id` of every subschema that takes more than it says because something within it is not checked."""
+    above: dict[int, list[int]] = defaultdict(list)
+    """From a subschema to those that it is part of, or that refer to it."""
+    weak, seen, rest = list[int](), set[int](), [schema]
+    while rest:
+        part = rest.pop()
+        if not isinstance(part, dict) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        if any(key in part for key in _UNCHECKED):
+            weak.append(id(part))
+        checked = {key: value for key, value in part.items() if key not in _UNCHECKED}
+        inner = list(_parts(checked))
+        if isinstance(part.get("$ref"), str):
+            inner.append(_referred(schema, part["$ref"]))
+        for item in inner:
+            above[id(item)].append(id(part))
+        rest += inner
+    found = set[int]()
+    while weak:
+        if (place := weak.pop()) not in found:
+            found.add(place)
+            weak += above[place]
+    return frozenset(found)
+
+
+def _bare(schema: Any, weak: frozenset[int]) -> Any:
+    """A schema without what is not checked, and without what would make its references mean something else.
+
+    Nothing that it refuses may be what the whole schema takes. So what is only right if all of it is checked goes, too:
+    that other properties than those of a pattern are forbidden, that something is not so, or so only once.
+    """
     if not isinstance(schema, dict):
-        return [_bare(item) for item in schema] if isinstance(schema, list) else schema
-    found = {}
+        return [_bare(item, weak) for item in schema] if isinstance(schema, list) else schema
+    dropped = {*_UNCHECKED, *_NAMED}
+    if "patternProperties" in schema:
+        dropped.add("additionalProperties")
+    dropped |= {key for key in ("not", "if") if id(schema.get(key)) in weak}
+    if id(schema.get("contains")) in weak:
+        dropped.add("maxContains")
+    found: dict[str, Any] = {}
     for key, value in schema.items():
         if key in _MAPS and isinstance(value, dict):
-            found[key] = {name: _bare(item) for name, item in value.items()}
+            found[key] = {name: _bare(item, weak) for name, item in value.items()}
         elif key in _DATA:
             found[key] = value
-        elif key not in _UNCHECKED and key not in _NAMED:
-            found[key] = _bare(value)
+        elif key not in dropped:
+            found[key] = _bare(value, weak)
+    several = schema.get("oneOf")
+    if isinstance(several, list) and any(id(item) in weak for item in several):
+        found["allOf"] = [*found.get("allOf", ()), {"anyOf": found.pop("oneOf")}]
     return found
 
 

@@ -75,6 +75,46 @@ def test_the_check_keeps_types_and_leaves_out_patterns() -> None:
         assert found.problem
 
 
+A, B = {"type": "string", "pattern": "^a"}, {"type": "string", "pattern": "^b"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "wrong"),
+    [
+        ({"properties": {"x": {"oneOf": [A, B]}}}, 'f({"x": 1})'),
+        ({"properties": {"x": {"oneOf": [A, {"$ref": "#/$defs/b"}]}}, "$defs": {"b": B}}, 'f({"x": 1})'),
+        ({"properties": {"x": {"oneOf": [A, B], "allOf": [{"minLength": 2}]}}}, 'f({"x": "a"})'),
+        ({"properties": {"x": {"not": B, "type": "string"}}}, 'f({"x": 1})'),
+        ({"properties": {"x": {"not": {"$ref": "#/$defs/b"}, "type": "string"}}, "$defs": {"b": B}}, 'f({"x": 1})'),
+        ({"properties": {"x": {"if": B, "then": {"minLength": 9}, "type": "string"}}}, 'f({"x": 1})'),
+        ({"properties": {"x": {"type": "string"}}, "not": {"required": ["y"], "propertyNames": A}}, 'f({"x": 1})'),
+    ],
+)
+def test_what_is_not_checked_makes_no_valid_call_a_wrong_one(schema: dict[str, Any], wrong: str) -> None:
+    tool = Tool(name="f", parameters=schema)
+    assert read('f({"x": "ab"})', (), [tool]).calls
+    assert not read(wrong, (), [tool]).calls, "the rest is checked as ever"
+
+
+def test_where_all_is_checked_one_of_several_is_one_and_not_is_not() -> None:
+    kinds = {"x": {"oneOf": [{"type": "string"}, {"minLength": 2}], "not": {"const": "c"}}, "y": {"contains": {}}}
+    tool = Tool(name="f", parameters={"properties": kinds})
+    assert checkable(tool).parameters == {"properties": kinds}
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        ({"contains": A, "maxContains": 1}, '["a", "b"]', "[1]"),
+        ({"patternProperties": {"^y": {}}, "additionalProperties": False, "required": ["y"]}, '{"y": 1}', "{}"),
+    ],
+)
+def test_what_is_counted_or_named_by_pattern_is_not_held_against_a_call(schema: Any, right: str, wrong: str) -> None:
+    tool = Tool(name="f", parameters={"properties": {"x": schema}})
+    assert read(f'f({{"x": {right}}})', (), [tool]).calls
+    assert not read(f'f({{"x": {wrong}}})', (), [tool]).calls
+
+
 def test_a_call_is_the_last_line_and_the_tool_that_was_named() -> None:
     tools = [Tool(name="f"), Tool(name="g")]
     found = read("First f().\ng()", (), tools)

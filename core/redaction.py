@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from tutelage.calls import too_deep
-from tutelage.secrets import SECRET, secret_spans, without_secrets
+from tutelage.secrets import SECRET, Span, replaced, secret_spans, without_secrets
 
 E_MAIL, CARD, PHONE, OWN_PATTERN = "[e-mail]", "[card]", "[phone]", "[redacted]"
 """What stands in the place of each."""
@@ -60,12 +60,17 @@ _AUTHORIZED = re.compile(
     r"""(?ix)(?<![^\W_]) authorization ["'\s]{0,3} [:=] \s{0,3} ["']?
     ((?:basic|bearer|token|digest|negotiate|api-?key) \s{1,4} [^\s"']{4,})"""
 )
-_PASSWORD = r"(?:password|passwd|passphrase|pwd)"
+_PASSWORD = r"password|passwd|passphrase|pwd"
+_KEY = (
+    r"api[_\s-]?key|(?:client[_-]?)?secret(?:[_-]?(?:access[_-]?)?key)?|(?:access|private|session)[_-]?key"
+    r"|(?:auth|access|refresh|bearer|api)[_-]?token|authorization"
+)
+"""What the name of a secret ends with, wherever names are looked at. A mere `key` is no such name, for many tools call
+other things so; a mere `token` only where what it is given looks like one."""
 _ASSIGNED = re.compile(
     rf"""(?ix)
     (?<![a-z0-9]) (?:\w{{0,24}}[_-])?
-    (?:api[_\s-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|access[_-]?(?:key|token)|auth[_-]?token|refresh[_-]?token
-      |client[_-]?secret|private[_-]?key|session[_-]?key|token|({_PASSWORD}))
+    (?:{_KEY}|token|({_PASSWORD}))
     ["'\s]{{0,3}} (?:=>?|:) \s{{0,3}} ["']?
     (?![\[{{]) ([^\s"']+)
     """
@@ -76,17 +81,11 @@ SHORTEST_PASSWORD, SHORTEST_VALUE = 4, 6
 """Characters from which on what follows `password:`, and what follows the other names, is taken for a secret."""
 _PLACE = re.compile(r"\[(?:secret|e-mail|card|phone|redacted)\]")
 _QUOTED = re.compile(
-    rf"""(?ix)["'] (?:\w{{0,24}}[_-])?
-    (?:api[_-]?key|secret|(?:access|secret|private)[_-]?key|(?:auth|access|refresh|bearer|api)[_-]?token
-      |{_PASSWORD}|authorization)
-    ["'] \s{{0,8}} : \s{{0,8}} ["'] ([^"'\n]+) ["']"""
+    rf"""(?ix)["'] (?:\w{{0,24}}[_-])? (?:{_KEY}|{_PASSWORD})
+    ["'] \s{{0,8}} : \s{{0,8}} (?: "([^"]++)" | '([^']++)' )"""
 )
-"""JSON within a text."""
-_SECRET_NAME = re.compile(
-    r"(?i)(?:api[_-]?key|secret|access[_-]?key|secret[_-]?key|private[_-]?key|(?:auth|access|refresh|bearer|api)[_-]?token"
-    r"|password|passwd|passphrase|authorization)$"
-)
-"""Names under which a whole text is a secret; a mere `key` or `token` is what many tools call other things."""
+"""JSON within a text, where a whole text under such a name is a secret."""
+_SECRET_NAME = re.compile(rf"(?i)(?:{_KEY}|{_PASSWORD})$")
 
 # -- people ---------------------------------------------------------------------------------------
 
@@ -131,9 +130,6 @@ _CALLED = re.compile(
 )
 _REACHED = re.compile(r"(?i)^(?:phone|telephone|mobile|cell|fax|tel|msisdn|whatsapp)(?:[_-]?(?:number|no|nr))?$")
 
-Span = tuple[int, int, str]
-"""From, to, and what comes in its place."""
-
 
 class Redactor:
     """Takes out what is listed above, always the same way: what is redacted once stays as it is."""
@@ -148,14 +144,14 @@ class Redactor:
     def text(self, text: str) -> str:
         """`text` with placeholders in the place of what must not be kept."""
         text = without_secrets(text)
-        text = _replaced(text, self._own_spans(text))
+        text = replaced(text, self._own_spans(text))
         read = _as_read(text)
         finders: tuple[Callable[[str], Iterator[Span]], ...] = (self._own_spans, _secrets, _mails, _cards, _phones)
         for _ in range(MOST_LOOKS):
             before = text
             for find in finders:
                 if spans := list(read.back(find(read.text))):
-                    text = _replaced(text, spans)
+                    text = replaced(text, spans)
                     read = _as_read(text)
             if text == before:
                 break
@@ -201,7 +197,7 @@ class Redactor:
         found = [*self._own_spans(read.text), *_assigned(read.text), *_called(read.text)]
         at, end = len(lead), len(lead) + len(said)
         mine = [(max(start, at) - at, min(last, end) - at, put) for start, last, put in read.back(found) if last > at]
-        return _replaced(said, mine)
+        return replaced(said, mine)
 
     def _own_spans(self, text: str) -> Iterator[Span]:
         for pattern in self._own:
@@ -251,16 +247,6 @@ def _unescaped(escape: str) -> str:
     return _PLAIN[code] if code in _PLAIN else chr(int(code.lstrip("u"), 16))
 
 
-def _replaced(text: str, spans: Iterable[Span]) -> str:
-    """The text with these spans replaced; of overlapping ones the earliest, and of those the longest."""
-    parts, at = [], 0
-    for start, end, put in sorted(spans, key=lambda span: (span[0], -span[1])):
-        if start >= at and end > start:
-            parts += [text[at:start], put]
-            at = end
-    return "".join([*parts, text[at:]])
-
-
 def _secrets(text: str) -> Iterator[Span]:
     for pattern in (_PRIVATE_KEY, _TOKEN):
         for match in pattern.finditer(text):
@@ -271,10 +257,13 @@ def _secrets(text: str) -> Iterator[Span]:
     for match in _HEADER.finditer(text):
         if _SIGN_OF_TOKEN.search(match[2]) or _is_login(match[2]):
             yield (*match.span(), SECRET)
-    for pattern in (_AUTHORIZED, _QUOTED):
-        for match in pattern.finditer(text):
-            if not _PLACE.search(match[1]):
-                yield (*match.span(1), SECRET)
+    for match in _AUTHORIZED.finditer(text):
+        if not _PLACE.search(match[1]):
+            yield (*match.span(1), SECRET)
+    for match in _QUOTED.finditer(text):
+        group = 1 if match[1] else 2
+        if not _PLACE.fullmatch(match[group]):
+            yield (*match.span(group), SECRET)
     for start, end in secret_spans(text):
         yield start, end, SECRET
     yield from _assigned(text)

@@ -2,11 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 SECRET = "[secret]"
 """What stands in a secret's place."""
+
+Span = tuple[int, int, str]
+"""From, to, and what comes in its place."""
 
 _KEY = re.compile(r"(?i)\b(?:sk|pk|gsk|xai|hf|ghp|gho|glpat)[-_]([\w\-*.]{6,})")
 """A key by its usual beginning, if there is a digit or a star in its rest. Whether there is one is asked after the
@@ -31,10 +34,15 @@ def without_secrets(text: str) -> str:
     one and are no mere words: at least 12 characters, or 8 with a digit among them."""
     for value in sorted(_environment(), key=len, reverse=True):
         text = text.replace(value, SECRET)
+    return replaced(text, ((start, end, SECRET) for start, end in _keys(text)))
+
+
+def replaced(text: str, spans: Iterable[Span]) -> str:
+    """The text with these spans replaced; of overlapping ones the earliest, and of those the longest."""
     parts, at = [], 0
-    for start, end in sorted(_keys(text)):
-        if start >= at:
-            parts += [text[at:start], SECRET]
+    for start, end, put in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if start >= at and end > start:
+            parts += [text[at:start], put]
             at = end
     return "".join([*parts, text[at:]])
 

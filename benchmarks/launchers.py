@@ -39,7 +39,7 @@ def measure(launched: Launcher, workspace: Path, jobs: int) -> dict[str, float]:
     for number in range(jobs + 1):
         job = f"job_{launched.name}{number}"
         called = time.time()
-        handle = launched.start(workspace, job, 1)
+        handle = launched.start(job, 1)
         returned = time.time()
         while launched.alive(handle) is not False:
             time.sleep(LOOK_SECONDS)

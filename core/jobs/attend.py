@@ -23,7 +23,7 @@ import psutil
 
 from tutelage.secrets import without_secrets
 
-EXECUTE = "tutelage.jobs.execute"
+ATTEND, EXECUTE = "tutelage.jobs.attend", "tutelage.jobs.execute"
 HANDLE = "TUTELAGE_JOB_HANDLE"
 """Environment variable with the handle of the attempt, for the child to note: who started it may not get to."""
 ATTENDANT = "{attendant}"
@@ -34,6 +34,8 @@ MOST, KEPT = 512 * 1024, 256 * 1024
 """Bytes that the file may come to, and to which it is then cut."""
 LONGEST = 8 * 1024
 """Characters of one line; the rest of a longer one is dropped."""
+SHOWN = 4000
+"""Bytes of it that launchers tell."""
 PATIENCE = 10.0
 """Seconds that the last output, and what was killed, may take to arrive and to go."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -53,9 +55,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.place is not None and (why := elsewhere(asked.workspace, asked.cwd, asked.place)):
         print(why, file=sys.stderr)
         return 1
-    command = [sys.executable, "-m", asked.program, str(asked.workspace), asked.job, str(asked.attempt)]
+    runs = [sys.executable, "-m", asked.program, str(asked.workspace), asked.job, str(asked.attempt)]
     os.environ[HANDLE] = asked.handle.replace(ATTENDANT, str(os.getpid()))
-    return attend(command, output_file(asked.workspace, asked.job, asked.attempt), cwd=asked.cwd)
+    return attend(runs, output_file(asked.workspace, asked.job, asked.attempt), cwd=asked.cwd)
+
+
+def command(
+    workspace: Path,
+    job: str,
+    attempt: int,
+    *,
+    handle: str,
+    program: str = EXECUTE,
+    python: str = sys.executable,
+    options: Sequence[str] = (),
+) -> list[str]:
+    """The command line that attends an attempt, for launchers; it ends with folder, job and attempt."""
+    own = () if program == EXECUTE else ("--program", program)
+    return [python, "-m", ATTEND, *own, *options, "--handle", handle, str(workspace), job, str(attempt)]
 
 
 def output_file(workspace: Path, job: str, attempt: int) -> Path:
@@ -63,8 +80,8 @@ def output_file(workspace: Path, job: str, attempt: int) -> Path:
     return workspace / FOLDER / f"{job}-{attempt}.out"
 
 
-def attend(command: Sequence[str], output: Path, *, cwd: Path | None = None) -> int:
-    """Run `command` to its end, keeping what it writes in `output` and repeating it on standard output."""
+def attend(runs: Sequence[str], output: Path, *, cwd: Path | None = None) -> int:
+    """Run `runs` to its end, keeping what it writes in `output` and repeating it on standard output."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans of the child become children of this process
@@ -78,7 +95,7 @@ def attend(command: Sequence[str], output: Path, *, cwd: Path | None = None) -> 
 
     output.parent.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        command,
+        runs,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

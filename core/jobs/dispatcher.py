@@ -9,10 +9,11 @@ from contextlib import closing
 from pathlib import Path
 from threading import Event
 
-from sqlalchemy.exc import DBAPIError
-
 from tutelage.config import Config
+from tutelage.cycle_lock import cycle_lock
+from tutelage.database import AWAY, away
 from tutelage.errors import TutelageError
+from tutelage.giving_up import settle, to_give_up
 from tutelage.jobs.execute import failed, permanent
 from tutelage.jobs.kinds import Params, settings
 from tutelage.jobs.launcher import Launcher
@@ -55,8 +56,9 @@ class Dispatcher:
         self._watched: set[str] = set()
         """Jobs that ran when this one last looked."""
         self._cancelled_to = 0
-        self._unsettled: dict[str, str] = {}
-        """Cancelled jobs that may have left something half made, each with why it is still there."""
+        """Up to which of the record's moves it has cleaned up after those that cancelled a job."""
+        self._hindered = ""
+        """Why it could not do so when it last tried; empty: it could."""
 
     def tick(self) -> int:
         """Take over what died, and start what is due, as far as there is room; how many jobs were started."""
@@ -84,8 +86,8 @@ class Dispatcher:
                 self.tick()
                 if until_idle and self.idle():
                     return
-            except DBAPIError as error:
-                _LOG.warning("the database is busy or away: %s", error.orig)
+            except AWAY as error:
+                _LOG.warning("%s", away(error))
             stop.wait(self._config.poll)
 
     # -- what runs ------------------------------------------------------------------------------
@@ -140,8 +142,7 @@ class Dispatcher:
 
     def _warn(self, job: Job, error: Exception) -> None:
         """What a launcher, which may be anybody's, cannot do for one job must not keep the others waiting."""
-        kind = "" if isinstance(error, TutelageError) else f"{type(error).__name__}: "
-        _LOG.warning("%s: launcher %r: %s", job.id, self._launcher.name, without_secrets(f"{kind}{error}"))
+        _LOG.warning("%s: launcher %r: %s", job.id, self._launcher.name, _told(error))
 
     def _bury(self, job: Job) -> None:
         """Take a job from a process that is dead, with what it wrote last."""
@@ -163,36 +164,30 @@ class Dispatcher:
     def _settle(self) -> None:
         """Clean up after cancelled jobs that did not themselves: their processes died while they were told to stop, or
         had ended with the cycle unfinished before."""
-        found, self._cancelled_to = self.store.cancelled(self._cancelled_to)
-        self._unsettled.update(dict.fromkeys(found - self._unsettled.keys(), ""))
-        if not self._unsettled:
-            return
-        begun = {body.get("job") for body in self._record.items("loop").values() if body["status"] == "running"}
-        self._unsettled = {
-            job: why
-            for job, why in self._unsettled.items()
-            if job in begun and self.store.get(job).state is State.CANCELLED  # not retried since
-        }
-        if not self._unsettled:
-            return
-        from tutelage.cycle_lock import cycle_lock
-        from tutelage.giving_up import settle
+        found, newest = self.store.cancelled(self._cancelled_to)
+        if found or self._hindered:
+            self._clean_up()
+        self._cancelled_to = newest
+
+    def _clean_up(self) -> None:
         from tutelage.workspace import Workspace
 
-        names = ", ".join(sorted(self._unsettled))
+        names = "a cancelled job"
         try:
-            with (
-                cycle_lock(self._folder, f"cleaning up after {names}"),
-                closing(Workspace(settings(self._folder, Params()), remember=False)) as workspace,
-            ):
-                settle(workspace)
+            jobs = set(to_give_up(self._record).values())
+            if jobs:
+                names = ", ".join(sorted(jobs))
+                with (
+                    cycle_lock(self._folder, f"cleaning up after {names}"),
+                    closing(Workspace(settings(self._folder, Params()), remember=False)) as workspace,
+                ):
+                    settle(workspace)
         except TutelageError as error:  # a process that is still ending, or a cycle by hand
-            why = str(error)
-            if why not in self._unsettled.values():
-                _LOG.warning("%s: the next cycle cleans up after it: %s", names, why)
-            self._unsettled = dict.fromkeys(self._unsettled, why)
+            if self._hindered != str(error):
+                _LOG.warning("%s: the next cycle cleans up after it: %s", names, error)
+            self._hindered = str(error)
         else:
-            self._unsettled = {}
+            self._hindered = ""
 
     # -- what is due ----------------------------------------------------------------------------
 
@@ -202,9 +197,9 @@ class Dispatcher:
         if attempt is None:
             return False
         try:
-            handle = self._launcher.start(self._folder, job.id, attempt)
-        except TutelageError as error:
-            reason = without_secrets(f"the launcher {self._launcher.name!r} could not start it: {error}")
+            handle = self._launcher.start(job.id, attempt)
+        except Exception as error:  # of one's own launcher, or of what it goes through
+            reason = f"the launcher {self._launcher.name!r} could not start it: {_told(error)}"
             _LOG.warning("%s: %s", job.id, reason)
             failed(self.store, job, attempt, reason, self._config, self._clock(), permanent=permanent(error))
             return False
@@ -212,3 +207,9 @@ class Dispatcher:
         self._watched.add(job.id)
         _LOG.info("%s: attempt %d of a %s job started", job.id, attempt, job.kind)
         return True
+
+
+def _told(error: Exception) -> str:
+    """A launcher's error in words; of one that it did not foresee also the kind."""
+    kind = "" if isinstance(error, TutelageError) else f"{type(error).__name__}: "
+    return without_secrets(f"{kind}{error}")

@@ -10,16 +10,17 @@ LAUNCHERS = {"local": "tutelage.jobs.local:LocalLauncher", "ray": "tutelage.jobs
 
 
 class Launcher(Protocol):
-    """Starts ``python -m tutelage.jobs.execute WORKSPACE JOB ATTEMPT`` somewhere that sees the workspace.
+    """Starts attempts of one workspace's jobs somewhere that sees the workspace, by the command line that
+    `tutelage.jobs.attend.command` makes. It is made with the settings of `jobs` and the workspace's folder.
 
-    That process takes over the lease, sends heartbeats, runs the job and notes how it ended. A launcher starts it,
+    The process takes over the lease, sends heartbeats, runs the job and notes how it ended. A launcher starts it,
     can tell whether it lives, and ends it; what is true about the job is in the record alone. The record may hold
     handles that another launcher gave, before the settings named this one: of those it knows nothing.
     """
 
     name: str
 
-    def start(self, workspace: Path, job: str, attempt: int) -> str:
+    def start(self, job: str, attempt: int) -> str:
         """Start it; starting the same attempt a second time starts nothing.
 
         Returns:

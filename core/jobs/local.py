@@ -5,7 +5,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,13 +13,19 @@ import psutil
 
 from tutelage.config import JobsConfig
 from tutelage.errors import TutelageError
-from tutelage.jobs.attend import ATTENDANT, EXECUTE, end_descendants, last_lines, output_file
+from tutelage.jobs.attend import (
+    ATTEND,
+    ATTENDANT,
+    EXECUTE,
+    SHOWN,
+    command,
+    end_descendants,
+    last_lines,
+    output_file,
+)
 
-ATTEND = "tutelage.jobs.attend"
 ATTEMPTS_KEPT = 200
 """Attempts whose output stays in the workspace."""
-SHOWN = 4000
-"""Bytes of output that are told."""
 
 
 class LocalLauncher:
@@ -34,17 +39,17 @@ class LocalLauncher:
 
     def __init__(self, config: JobsConfig, workspace: Path, *, program: str = EXECUTE) -> None:
         """`program` is the module that is run."""
-        self._workspace = workspace
+        self._workspace = workspace.resolve()
         self._program = program
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, workspace: Path, job: str, attempt: int) -> str:
+    def start(self, job: str, attempt: int) -> str:
         """Start the attempt, or find it started; also of two that do so at the same moment one starts it.
 
         Raises:
             TutelageError: the system starts no process, or has no room for its output.
         """
-        output = output_file(workspace.resolve(), job, attempt)
+        output = output_file(self._workspace, job, attempt)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             with output.with_suffix(".pid").open("a+") as noted:
@@ -52,19 +57,18 @@ class LocalLauncher:
                 noted.seek(0)
                 handle = noted.read().strip()
                 if not handle:
-                    handle = self._started(job, attempt) or self._start(workspace.resolve(), job, attempt, output)
+                    handle = self._started(job, attempt) or self._start(job, attempt, output)
                     noted.write(handle)
         except OSError as error:
             raise TutelageError(f"cannot start a process for job {job}: {error}") from error
         _forget_oldest(output.parent)
         return handle
 
-    def _start(self, workspace: Path, job: str, attempt: int, output: Path) -> str:
-        own = () if self._program == EXECUTE else ("--program", self._program)
+    def _start(self, job: str, attempt: int, output: Path) -> str:
         handle = _handle(ATTENDANT, job, attempt)
         with output.open("ab") as errors:  # of the attendant itself, which keeps what the job writes
             process = subprocess.Popen(
-                [sys.executable, "-m", ATTEND, *own, "--handle", handle, str(workspace), job, str(attempt)],
+                command(self._workspace, job, attempt, handle=handle, program=self._program),
                 env={**os.environ, "PYTHONSAFEPATH": "1"},  # whatever lies in this folder is not to be imported
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -129,7 +133,7 @@ class LocalLauncher:
                 break
             time.sleep(0.01)
             line = process.cmdline()
-        return ATTEND in line and line[-3:] == [str(self._workspace.resolve()), job, str(attempt)]
+        return ATTEND in line and line[-3:] == [str(self._workspace), job, str(attempt)]
 
 
 def _handle(pid: int | str, job: str, attempt: int) -> str:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.config import JobsConfig
 from tutelage.errors import ConfigError, MissingPart, TutelageError
-from tutelage.jobs.attend import EXECUTE, last_lines, output_file, place
-from tutelage.jobs.local import ATTEND, SHOWN
+from tutelage.jobs.attend import EXECUTE, SHOWN, command, last_lines, output_file, place
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -43,7 +42,7 @@ class RayLauncher:
             ConfigError: the environment would lead Ray's client to another cluster.
         """
         self._config = config
-        self._workspace = workspace
+        self._workspace = workspace.resolve()
         self._program = program
         try:
             import ray.job_submission  # noqa: F401
@@ -64,21 +63,21 @@ class RayLauncher:
 
         return Client(self._config.ray_address)
 
-    def start(self, workspace: Path, job: str, attempt: int) -> str:
+    def start(self, job: str, attempt: int) -> str:
         """Submit the attempt; Ray takes each submission id once.
 
         Raises:
-            TutelageError: the cluster does not answer, or refuses the job.
+            TutelageError: the cluster does not answer, or refuses the job, or a folder that it needs is gone.
         """
-        folder = workspace.resolve()
-        handle = f"{job}-{attempt}-{_mark(folder)}"
-        own = () if self._program == EXECUTE else ("--program", self._program)
+        handle = f"{job}-{attempt}-{_mark(self._workspace)}"
         python = self._config.ray_python or sys.executable
-        here = ("--cwd", os.getcwd(), "--place", place(folder))
-        command = [python, "-m", ATTEND, *own, *here, "--handle", handle, str(folder), job, str(attempt)]
         try:
+            here = ("--cwd", os.getcwd(), "--place", place(self._workspace))
+            line = command(
+                self._workspace, job, attempt, handle=handle, program=self._program, python=python, options=here
+            )
             self._client.submit_job(
-                entrypoint=shlex.join(command),
+                entrypoint=shlex.join(line),
                 submission_id=handle,
                 runtime_env={"env_vars": {"PYTHONSAFEPATH": "1", "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE)}},
                 **_set_aside(self._config.ray_resources),
@@ -91,7 +90,7 @@ class RayLauncher:
     def alive(self, handle: str) -> bool | None:
         """Whether it runs, or waits in the cluster; None: the cluster does not answer or does not know it, or it is
         of the workspace that this one was restored or copied from, or of another launcher."""
-        if not handle.endswith(_mark(self._workspace.resolve())):
+        if not handle.endswith(_mark(self._workspace)):
             return None
         try:
             return not self._client.get_job_status(handle).is_terminal()
@@ -110,7 +109,7 @@ class RayLauncher:
 
     def output(self, handle: str) -> str:
         """The last lines that the job wrote, else what Ray says about it."""
-        if not handle.endswith(_mark(self._workspace.resolve())):
+        if not handle.endswith(_mark(self._workspace)):
             return ""
         job, attempt, _ = handle.rsplit("-", 2)
         said = last_lines(output_file(self._workspace, job, int(attempt)), characters=SHOWN)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from tutelage.config import CONFIG_FILE, JobsConfig, load_config
 from tutelage.cycle_lock import cycle_lock
@@ -75,7 +76,7 @@ def test_reasons_and_progress_are_kept_without_secrets(queue: Queue, monkeypatch
 
     def quotes_what_it_sent(record: object, folder: object, job: object, report: Reporter) -> None:
         report(f"asking with {key}", 1, 2)
-        time.sleep(0.3)  # some heartbeats
+        until(lambda: queue.store.get(asked.id).progress.what)
         seen.append(queue.store.get(asked.id).progress.what)
         raise TutelageError(f"refused: Authorization {key}")
 

@@ -102,10 +102,9 @@ def test_a_lane_is_kept_for_all_that_ran_in_it_so_that_whoever_has_something_unf
     assert [job.id for job in store.takeable(BEGAN)] == [third.id]
 
 
-def test_looking_at_the_queue_takes_no_longer_for_all_that_is_over(store: JobStore) -> None:
-    """Counted in steps of SQLite's machine, of which sorting and grouping all moves would take many."""
-    job, over = running(store), 3000
-    rows = [{"id": f"job_{n}", "key": str(n), "kind": "evaluate", "by": "", "params": "{}"} for n in range(over)]
+def grown(store: JobStore, first: int, last: int) -> None:
+    """Add jobs that are over."""
+    rows = [{"id": f"job_{n}", "key": str(n), "kind": "evaluate", "by": "", "params": "{}"} for n in range(first, last)]
     made = {"created": datetime.now(UTC)}
     move = {"worker": "", "reason": "", "due": 0.0, "result": "{}", **made}
     with store.record.transaction() as connection:
@@ -113,6 +112,10 @@ def test_looking_at_the_queue_takes_no_longer_for_all_that_is_over(store: JobSto
         for state in (State.QUEUED, State.LEASED, State.RUNNING, State.SUCCEEDED):
             moves = [{"job": row["id"], "state": state.value, "attempt": 0, **move} for row in rows]
             connection.execute(insert(JOB_MOVES), moves)
+
+
+def steps(store: JobStore, job: Job) -> Counter[str]:
+    """Of SQLite's machine, in tens, for each look at a queue where this one job runs and nothing waits."""
     with store.record.reading() as connection:
         steps = Counter[str]()
         kernel: Any = connection.connection.driver_connection
@@ -120,8 +123,20 @@ def test_looking_at_the_queue_takes_no_longer_for_all_that_is_over(store: JobSto
             kernel.set_progress_handler(lambda name=name: steps.update([name]) or 0, 10)
             assert [item.id for item in look()] == ([job.id] if name == "runs" else [])
             kernel.set_progress_handler(None, 0)
-    assert steps["runs"] * 10 < over
-    assert steps["takeable"] * 10 < 35 * over
+    return steps
+
+
+def test_what_runs_is_found_at_once_and_what_waits_by_a_few_steps_per_job_that_is_over(store: JobStore) -> None:
+    """Sorting and grouping all moves would take many."""
+    job, over = running(store), 3000
+    grown(store, 0, over // 2)
+    half = steps(store, job)
+    grown(store, over // 2, over)
+    whole = steps(store, job)
+    assert 0 < whole["runs"] <= half["runs"] + 1, "however much is over"
+    assert whole["runs"] * 10 < over
+    assert 0 < whole["takeable"] * 10 < 35 * over
+    assert (whole["takeable"] - half["takeable"]) * 10 < 35 * over / 2
 
 
 def test_a_lost_lease_notes_nothing(store: JobStore) -> None:

@@ -2,14 +2,13 @@
 
 import json
 import sqlite3
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import command
 from sqlalchemy.exc import OperationalError
 
-from tutelage.cli import main
 from tutelage.config import CONFIG_FILE, Config
 from tutelage.jobs.model import Job, Progress, State
 from tutelage.jobs.store import JobStore
@@ -17,18 +16,15 @@ from tutelage.record import Record
 
 
 @pytest.fixture
-def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Gives a command; returns its exit code and what it printed."""
     workspace = tmp_path / "workspace"
     Record.open(workspace).close()
     (workspace / CONFIG_FILE).write_text(Config(workspace=workspace, jobs={"poll": 0.01}).model_dump_json())
 
     def run(*words: str, where: Path = workspace) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["tutelage", "jobs", *words, "-s", f"workspace={where}"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out + shown.err
+        code, shown = command("jobs", *words, "-s", f"workspace={where}"), capsys.readouterr()
+        return code, shown.out + shown.err
 
     return run
 

@@ -1,6 +1,7 @@
 """The endpoint on loopback, in a thread, with a student whose replies are written beforehand."""
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -107,19 +108,22 @@ class Plain:
     broken: Exception | None = None
     kept: list[tuple[Chat, Answer]] = field(default_factory=list)
 
+    def records(self, chat: Chat) -> bool:
+        return chat.options.record is not False
+
     def prepare(self, chat: Chat) -> Prepared:
         if self.broken:
             raise self.broken
         if not chat.options.memory:
-            return Prepared(chat, chat.prompt, "served")
+            return Prepared(chat, chat.prompt)
         first, *rest = chat.prompt.messages
         prompt = replace(chat.prompt, messages=(replace(first, content=f"Experience: look\n{first.content}"), *rest))
-        return Prepared(chat, prompt, "served", shown=(Shown(id="exp_1", version=2, text="look"),))
+        return Prepared(chat, prompt, shown=(Shown(id="exp_1", version=2, text="look"),))
 
     def blocked(self, prepared: Prepared, calls: tuple[ToolCall, ...]) -> Blocked | None:
         for call in calls:
             if call.name == self.forbidden:
-                return Blocked("exp_9", call, note="Blocked: ask first.", refusal="This is not allowed.")
+                return Blocked("exp_9", note="Blocked: ask first.", refusal="This is not allowed.")
         return None
 
     def keep(self, prepared: Prepared, answer: Answer) -> None:
@@ -157,6 +161,20 @@ class Served:
         sent = {"model": STUDENT, "messages": [{"role": "user", "content": text}], **more}
         with self.client() as client:
             return client.post("/v1/chat/completions", json=sent)
+
+    def connection(self, sent: dict[str, Any] | None = None, length: int | None = None) -> socket.socket:
+        """A bare one, for what no library does.
+
+        Args:
+            sent: body of a chat request that is sent on it.
+            length: what its header says of it, if not the truth.
+        """
+        connection = socket.create_connection(("127.0.0.1", int(self.url.rpartition(":")[2])), PATIENCE)
+        if sent is not None:
+            body = json.dumps(sent).encode()
+            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"{head}Content-Length: {length or len(body)}\r\n\r\n".encode() + body)
+        return connection
 
     def key(self, name: str) -> str:
         return (self.folder / f"{name}.secret").read_text()

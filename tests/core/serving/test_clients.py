@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import openai
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from tutelage.completion import litellm
 from tutelage.errors import RequestRefused, RequestTooLong
+from tutelage.serving import limits
 
 Serve = Callable[..., Any]
 
@@ -90,7 +92,8 @@ def test_openai_tools(serve: Serve, stream: bool) -> None:
     assert serving.student.prompts[1].messages[1].calls[0].name == "get_weather"
 
 
-def test_openai_errors(serve: Serve) -> None:
+def test_openai_errors(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "Buckets", partial(limits.Buckets, clock=lambda: 0.0))
     serving = serve([RequestRefused("the messages are too long")], per_minute=6, keys={"ann": "a"})
 
     def ask(key: str = serving.key("ann"), **more: Any) -> None:

@@ -1,20 +1,22 @@
 """What nobody can exceed or hold up: so many requests at once and a minute, so much text, so much patience."""
 
-import json
 import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import until
 
 from tutelage.memory.server import guard
-from tutelage.serving import app, reply, server
+from tutelage.serving import app, limits, reply, server
 from tutelage.serving.limits import CHARACTERS, Buckets
 
 Serve = Callable[..., Any]
@@ -26,13 +28,6 @@ def asked(text: str = "hello there", *more: dict[str, Any], **options: Any) -> d
 
 def said(answer: httpx.Response) -> tuple[int, str | None]:
     return answer.status_code, answer.json()["error"]["code"]
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @given(
@@ -62,20 +57,16 @@ def test_a_client_that_does_not_go_on_is_cut_off(serve: Serve, monkeypatch: pyte
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)
     monkeypatch.setattr(reply, "SEND_SECONDS", 0.2)
     serving = serve(["x" * 1_000_000] * 30)
-    port = int(serving.url.rpartition(":")[2])
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", port)) as mute:
-        mute.sendall(head + b"Content-Length: 100\r\n\r\n{")
+    with serving.connection({}, length=100) as mute:
         assert b" 408 " in mute.recv(10_000)
-    with socket.create_connection(("127.0.0.1", port)) as deaf:
-        body = json.dumps(asked(stream=True)).encode()
-        deaf.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    with serving.connection(asked(stream=True)):
         until(lambda: serving.student.ended == ["cut"])
     until(lambda: serving.answering.endpoint.counts.under_way == 0)
     assert serving.kept() == []
 
 
-def test_so_many_at_once_and_so_many_a_minute(serve: Serve) -> None:
+def test_so_many_at_once_and_so_many_a_minute(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "Buckets", partial(Buckets, clock=lambda: 0.0))
     serving = serve(concurrency=2, per_minute=4, keys={"ann": "a", "bob": "b"})
     serving.student.hold = threading.Event()
     counts = serving.answering.endpoint.counts
@@ -95,7 +86,7 @@ def test_so_many_at_once_and_so_many_a_minute(serve: Serve) -> None:
         assert statuses == [200, 200, 429, 429]
         late = ann.post("/v1/chat/completions", json=asked())
         assert said(late) == (429, "rate_limit_exceeded")
-        assert 1 <= int(late.headers["retry-after"]) <= 15
+        assert late.headers["retry-after"] == "15"
         assert bob.post("/v1/chat/completions", json=asked()).status_code == 200
         metrics = bob.get("/metrics").text
     assert 'tutelage_chat_requests_total{status="200"} 5' in metrics
@@ -111,28 +102,34 @@ def test_what_is_too_long_for_any_reply_is_refused_before_anything_reads_it(serv
     assert said(serving.chat("x" * (CHARACTERS * 64 + 1))) == (400, "context_length_exceeded")
 
 
+def closed(connection: socket.socket) -> bool:
+    """Whether the server ends a connection without another word."""
+    try:
+        return connection.recv(10_000) == b""
+    except ConnectionError:
+        return True
+
+
 def test_a_connection_that_asks_nothing_is_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
     serving = serve()
-    place = ("127.0.0.1", int(serving.url.rpartition(":")[2]))
-    with (
-        socket.create_connection(place, 3) as silent,
-        socket.create_connection(place, 3) as slow,
-        socket.create_connection(place, 3) as second,
-    ):
+    with serving.connection() as silent, serving.connection() as slow, serving.connection() as second:
         slow.sendall(b"GET /health HTTP/1.1\r\nHost: loc")
         second.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         came = b""
         while not came.endswith(b"}"):
-            came += second.recv(10_000)
+            came += (part := second.recv(10_000))
+            assert part
         second.sendall(b"GET /hea")
         time.sleep(0.1)
-        slow.sendall(b"al")
-        second.sendall(b"l")
-        assert [mute.recv(10_000) for mute in (silent, slow, second)] == [b"", b"", b""]
+        with suppress(ConnectionError):  # on a busy machine they may be closed already
+            slow.sendall(b"al")
+            second.sendall(b"l")
+        assert [closed(mute) for mute in (silent, slow, second)] == [True, True, True]
     serving.student.hold = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(serving.chat)
+        until(lambda: serving.student.prompts)
         time.sleep(0.5)
         serving.student.hold.set()
         assert waiting.result().status_code == 200, "who has asked may wait"

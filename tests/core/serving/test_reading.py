@@ -38,9 +38,7 @@ def pieces_of(ids: list[int], reader: Reader) -> list[Piece]:
 
 
 @settings(deadline=None)
-@given(
-    st.text("ab \nü日🙂", max_size=40), st.lists(st.text("ab ü日", min_size=1, max_size=3), max_size=3), st.booleans()
-)
+@given(TEXTS, STOPS, st.booleans())
 def test_text_is_whole_up_to_the_first_stop_string(text: str, stops: list[str], ends: bool) -> None:
     ids = [*ids_of(text), encoder().end] if ends or not text else ids_of(text)
     sampling = Sampling(max_new_tokens=len(ids), stop=tuple(stops))

@@ -89,7 +89,7 @@ def test_experiences_stand_in_the_first_message_as_in_episodes_and_stay_the_same
     further = (*asked.prompt.messages, ChatMessage("assistant", "Like this."), ChatMessage("user", "And now?"))
     again = assist.prepare(chat(*further, memory=True))
     assert again.prompt.messages[: len(prepared.prompt.messages)] == prepared.prompt.messages
-    assert again.session
+    assert len(open_turns(workspace.record)) == 1
     assist.close()
 
     goal = turn_message("[r1] button Reset", goal="reset the router", shown=prepared.shown).content
@@ -101,6 +101,48 @@ def test_experiences_stand_in_the_first_message_as_in_episodes_and_stay_the_same
         == turn_message("[r1] button Reset", goal="reset the router", shown=episode.shown).content
     )
     assert goal.startswith("Experience:\n- ")
+
+
+def test_a_conversation_reads_the_same_experiences_as_before_though_what_is_kept_is_redacted(
+    workspace: Workspace,
+) -> None:
+    remember(workspace, experience(SKILL.model_copy(update={"procedure": ("Write to ada@example.org",)})))
+    assist = Assistance(workspace)
+    first = assist.prepare(chat(memory=True))
+    assist.keep(first, replied())
+
+    follow_up = (*first.chat.prompt.messages, ChatMessage("assistant", "Like this."), ChatMessage("user", "And now?"))
+    assert "ada@example.org" in str(first.shown)
+    assert assist.prepare(chat(*follow_up, memory=True)).shown == first.shown
+    assert "example.org" not in str(workspace.record.items("turn"))
+    assist.close()
+    after_a_restart = Assistance(workspace)
+    assert "[e-mail]" in str(after_a_restart.prepare(chat(*follow_up, memory=True)).shown)
+    after_a_restart.close()
+
+
+def test_that_nothing_was_shown_stays_so_and_memory_can_be_asked_for_later(workspace: Workspace) -> None:
+    follow_up = (*chat().prompt.messages, ChatMessage("assistant", "Like this."), ChatMessage("user", "And now?"))
+    for asked_first, shown in ((True, 0), (False, 1)):
+        assist = Assistance(workspace)
+        name = f"memory-{asked_first}"
+        assist.keep(assist.prepare(chat(memory=asked_first, session=name)), replied())
+        remember(workspace, experience(SKILL))
+        for again in (assist, Assistance(workspace)):
+            assert len(again.prepare(chat(*follow_up, memory=True, session=name)).shown) == shown
+            again.close()
+        for item in workspace.memory.experiences():
+            workspace.memory.forget(item.id, reason="test", by="test")
+
+
+def test_a_turn_says_whether_anything_could_be_done_around_it(workspace: Workspace) -> None:
+    assist = Assistance(workspace)
+    offered: dict[str, Any] = {"tools": (DELETE,)}
+    for options in ({}, {"memory": True}, offered, {**offered, "guardrails": False}):
+        assist.keep(assist.prepare(chat(**options)), replied())
+    kept = workspace.record.items("turn").values()
+    assert [turn["memory"] for turn in kept] == [False, True, True, False]
+    assist.close()
 
 
 def test_memory_is_a_switch_and_each_caller_sees_its_own(workspace: Workspace) -> None:
@@ -122,7 +164,7 @@ def test_what_is_not_trusted_is_neither_shown_nor_enforced(workspace: Workspace)
     prepared = assist.prepare(chat(memory=True, tools=(DELETE,)))
 
     assert prepared.shown == ()
-    assert "Ask first." not in str(prepared.guardrails), "what is enforced of it is told in our own words"
+    assert prepared.guardrails == ()
     assist.close()
 
 
@@ -139,7 +181,7 @@ def test_a_forbidden_call_is_held_back_with_the_remedy(workspace: Workspace) -> 
 
     found = assist.blocked(prepared, (fine, bad))
     assert found is not None
-    assert (found.guardrail, found.call) == (rule.id, bad)
+    assert found.guardrail == rule.id
     assert "Ask first." in found.note
     assert "delete" in found.refusal
     assert "Ask first." in found.refusal

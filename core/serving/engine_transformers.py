@@ -8,7 +8,7 @@ from tutelage.config import Config
 from tutelage.errors import ConfigError
 from tutelage.serving.batching import Asked, Batcher
 from tutelage.serving.reading import ends_of
-from tutelage.serving.student_engine import StudentEngine
+from tutelage.serving.student_engine import StudentEngine, tokens_at_most
 from tutelage.serving.types import Sampling
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
@@ -33,8 +33,7 @@ class TransformersEngine(StudentEngine):
         self, label: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", *, batch: int, max_length: int
     ) -> None:
         check_kind(model.config)
-        most = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
-        super().__init__(label, ChatEncoder(tokenizer), most)
+        super().__init__(label, ChatEncoder(tokenizer), tokens_at_most(model.config, max_length))
         self._batcher = Batcher(model, batch)
 
     @classmethod

@@ -4,6 +4,7 @@ Written for vLLM 0.22 to 0.32 (`AsyncLLM`). It has to be run on a machine with a
 what is passed to vLLM against what is meant.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator
 from itertools import count
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.config import Config
 from tutelage.serving.reading import ends_of
-from tutelage.serving.student_engine import StudentEngine
+from tutelage.serving.student_engine import EngineFailed, StudentEngine, tokens_at_most
 from tutelage.serving.types import Sampling
 from tutelage.training import weights
 from tutelage.training.chat import ChatEncoder
@@ -64,23 +65,29 @@ class VllmEngine(StudentEngine):
         name = f"{self.label}-{next(_numbers)}"
         params = SamplingParams(**given, output_kind=RequestOutputKind.DELTA)
         try:
-            async for output in self._llm.generate({"prompt_token_ids": ids}, params, name):
-                for token in output.outputs[0].token_ids:
-                    yield int(token)
-        finally:
-            await self._llm.abort(name)  # nothing to it where the request has ended
+            try:
+                async for output in self._llm.generate({"prompt_token_ids": ids}, params, name):
+                    for token in output.outputs[0].token_ids:
+                        yield int(token)
+            finally:
+                await self._llm.abort(name)  # nothing to it where the request has ended
+        except Exception as error:  # its words may be the request's
+            raise EngineFailed(f"{self.label}: vLLM has failed: {type(error).__name__}") from error
 
     async def close(self) -> None:
-        self._llm.shutdown()
+        await asyncio.to_thread(self._llm.shutdown)  # which waits for its processes to end
 
 
 def engine_arguments(folder: Path, label: str, config: Config) -> dict[str, Any]:
-    """Arguments of vLLM's `AsyncEngineArgs`."""
+    """Arguments of vLLM's `AsyncEngineArgs`, which takes no more tokens than the model does."""
+    from transformers import AutoConfig
+
+    model = AutoConfig.from_pretrained(folder, local_files_only=True)
     return {
         "model": str(folder),
         "served_model_name": label,
         "dtype": str(weights.compute_dtype(config.student.dtype)).removeprefix("torch."),
-        "max_model_len": config.serve.max_length,
+        "max_model_len": tokens_at_most(model, config.serve.max_length),
         "max_num_seqs": config.serve.batch,
         "gpu_memory_utilization": MEMORY,
         "generation_config": "vllm",  # no defaults from the model's own settings

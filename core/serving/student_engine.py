@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tutelage.errors import RequestTooLong, TutelageError
 from tutelage.serving.limits import check_length
@@ -13,6 +14,9 @@ from tutelage.serving.rendering import conversation
 from tutelage.serving.types import ChatMessage, Piece, Prompt, Sampling
 from tutelage.training.chat import ChatEncoder
 from tutelage.types import Tool
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 CHECK = 120.0
 """Seconds for a version to say its first word, on a machine that may be busy."""
@@ -82,6 +86,11 @@ class StudentEngine(ABC):
                     pass
         except TimeoutError:
             raise EngineFailed(f"{self.label} has not said anything within {CHECK:g} s") from None
+
+
+def tokens_at_most(model: "PretrainedConfig", max_length: int) -> int:
+    """Tokens of a conversation with its reply: what is configured, or the fewer that the model takes."""
+    return min(max_length, getattr(model, "max_position_embeddings", None) or max_length)
 
 
 def render(encoder: ChatEncoder, messages: Sequence[ChatMessage], tools: Sequence[Tool], max_length: int) -> list[int]:

@@ -6,7 +6,7 @@ happens inside ``with record.transaction():``, which makes several of them one.
 
 import json
 from collections.abc import Collection, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Select, bindparam, insert, select
@@ -28,7 +28,7 @@ from tutelage.record_tables import (
     VERDICTS,
 )
 from tutelage.tools import names
-from tutelage.types import OWN, Split, Tool, Trajectory, Verdict, now
+from tutelage.types import LIVE, OWN, SERVED, Split, Tool, Trajectory, Verdict, now
 
 _PLACES = select(*TRAJECTORIES.c["id", "split", "tenant"]).where(
     TRAJECTORIES.c.id.in_(bindparam("values", expanding=True))
@@ -157,6 +157,22 @@ class Record(Forgetting):
         )
         query = select(TRAJECTORIES.c.body).where(*wanted).order_by(TRAJECTORIES.c.n).limit(limit)
         return [Trajectory.model_validate_json(row.body) for row in self._rows(query)]
+
+    def served(
+        self, *, caller: str | None = None, before: datetime | None = None, limit: int | None = None
+    ) -> list[Trajectory]:
+        """Served conversations that were judged, of all tenants, in order of insertion.
+
+        Args:
+            caller: only those that came with the key of this name.
+            before: only those whose last turn is older.
+            limit: the newest ones.
+        """
+        wanted = where(TRAJECTORIES, arm=SERVED, origin=None if caller is None else f"{LIVE}:{caller}")
+        if before is not None:
+            wanted.append(TRAJECTORIES.c.created < before)
+        newest = select(TRAJECTORIES.c.body).where(*wanted).order_by(TRAJECTORIES.c.n.desc()).limit(limit)
+        return [Trajectory.model_validate_json(row.body) for row in reversed(self._rows(newest))]
 
     def names_offered(self, environment: str, tenant: str, *, limit: int = 500) -> frozenset[str]:
         """Names of the tools, and of their arguments, in the listings of the newest episodes played here."""

@@ -33,8 +33,7 @@ def list_served(
 ) -> None:
     """Conversations that were served, of all tenants, oldest first; the ones under way come last."""
     with opened(config, overrides, remember=False) as workspace:
-        rows = _rows(workspace)
-    wanted = [row for row in rows if caller in (None, row["caller"])][-limit:]
+        wanted = _rows(workspace, caller, limit)[-limit:]
     columns = ("id", "last", "caller", "policy", "turns", "ending", "blocked", "goal")
     emit_rows(wanted, columns, as_json=as_json, empty="no served conversations")
 
@@ -130,20 +129,14 @@ def forget(
         print(f"{gone.total} served conversations are forgotten")
 
 
-def _rows(workspace: "Workspace") -> list[dict[str, object]]:
-    from sqlalchemy import select
-
+def _rows(workspace: "Workspace", caller: str | None = None, limit: int | None = None) -> list[dict[str, object]]:
+    """Those that were judged, of them the newest ones, and behind them all that are under way."""
     from tutelage.record_forgetting import FEEDBACK
-    from tutelage.record_tables import TRAJECTORIES
     from tutelage.serving.sessions import open_turns
-    from tutelage.types import SERVED, Trajectory
 
     rows: list[dict[str, object]] = []
-    of_all = select(TRAJECTORIES.c.body).where(TRAJECTORIES.c.arm == SERVED).order_by(TRAJECTORIES.c.n)
     blocked = {key: sum(map(len, body["blocked"])) for key, body in workspace.record.items(FEEDBACK).items()}
-    with workspace.record.transaction() as connection:
-        bodies = list(connection.execute(of_all).scalars())
-    for item in map(Trajectory.model_validate_json, bodies):
+    for item in workspace.record.served(caller=caller, limit=limit):
         rows.append(
             {
                 "id": item.id,
@@ -158,6 +151,8 @@ def _rows(workspace: "Workspace") -> list[dict[str, object]]:
             }
         )
     for session, turns in open_turns(workspace.record).items():
+        if caller not in (None, turns[0].caller):
+            continue
         rows.append(
             {
                 "id": session,

@@ -221,6 +221,11 @@ class MemoryStore:
         items = self._record.experiences(kind=kind, tenant=self.tenant)
         return [item for item in items if not statuses or item.status in statuses]
 
+    def guardrails(self, environment: str) -> tuple[Experience, ...]:
+        """Those of an environment, of all its families, that are in use and trusted; oldest first."""
+        found = self._record.experiences(kind="guardrail", environment=environment, tenant=self.tenant)
+        return tuple(item for item in found if item.status in self._in_use and self.trusts(item))
+
     def trusts(self, experience: Experience) -> bool:
         """Whether agents, and those who may only read, may be shown what this version of one says (`memory.gate`)."""
         return self.gate.trusts(experience)
@@ -298,9 +303,7 @@ class MemoryStore:
         elsewhere = item.environment != task.environment or not self.trusts(item)
         if elsewhere or any(source.task == task.id for source in item.sources):
             return Recall()
-        if item.kind == "guardrail":
-            return Recall(guardrails=(item,))
-        return Recall(shown=(shown(item),))
+        return Recall(guardrails=(item,)) if item.kind == "guardrail" else Recall(shown=(shown(item),))
 
     def sources(self, experience_id: str) -> list[tuple[Trajectory, Step, int]]:
         """The steps it was drawn from, each with its trajectory and index in it.
@@ -312,9 +315,8 @@ class MemoryStore:
             _, tenant = self._record.trajectory_places([source.trajectory]).get(source.trajectory, (None, None))
             if tenant == self.tenant:
                 trajectory = self._record.trajectory(source.trajectory)
-                for index in source.steps or range(len(trajectory.steps)):
-                    if index < len(trajectory.steps):
-                        found.append((trajectory, trajectory.steps[index], index))
+                steps = dict(enumerate(trajectory.steps))
+                found += [(trajectory, steps[index], index) for index in source.steps or steps if index in steps]
         return found
 
     def stats(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from starlette.requests import Request
+
 from tutelage.memory.server.auth import Caller, Tokens, is_loopback
 from tutelage.memory.server.schemas import MAX_BODY
 
@@ -24,6 +26,12 @@ BODY_SECONDS = 30.0
 """How long a client may take to send a request's body."""
 
 _LOG = logging.getLogger(__name__)
+
+
+def asking(request: Request) -> Caller:
+    """Who sent a request that the `Guard` let in; for FastAPI to depend on."""
+    found: Caller = request.scope[CALLER]
+    return found
 
 
 class Refuse(Protocol):

@@ -15,7 +15,7 @@ from tutelage import __version__
 from tutelage.errors import TutelageError
 from tutelage.experience import Experience
 from tutelage.memory.server.auth import Caller, Tokens
-from tutelage.memory.server.guard import CALLER, Guard
+from tutelage.memory.server.guard import Guard, asking
 from tutelage.memory.server.mcp import McpEndpoint
 from tutelage.memory.server.schemas import (
     MAX_STEPS,
@@ -40,12 +40,7 @@ STATUS = {"not_found": 404, "forbidden": 403, "conflict": 409, "refused": 422, "
 TITLES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
-def _asking(request: Request) -> Caller:
-    found: Caller = request.scope[CALLER]
-    return found
-
-
-Asking = Annotated[Caller, Depends(_asking)]
+Asking = Annotated[Caller, Depends(asking)]
 Id = Annotated[str, Path(min_length=1, max_length=200)]
 
 

@@ -62,7 +62,8 @@ class Signal(Frozen):
 
 
 def signals(exchanges: Sequence[Exchange], llm: LLM, *, votes: int) -> list[Signal]:
-    """What each successor says, in order; votes without a usable answer are missing among the votes.
+    """What each successor says, in order; votes without a usable answer are missing among the votes, as long as at
+    least half are usable.
 
     Args:
         votes: per exchange; an embedded judge, which always says the same, is asked once.
@@ -70,6 +71,7 @@ def signals(exchanges: Sequence[Exchange], llm: LLM, *, votes: int) -> list[Sign
     Raises:
         BudgetSpent: a limit was reached, or the provider refuses every call.
         AttemptFailed: the provider cannot be reached now.
+        TutelageError: the judge gives no usable answers; that says nothing about the reply.
     """
     count = 1 if llm.embedded else votes
     asked = [feedback_request(item) for item in exchanges for _ in range(count)]
@@ -77,7 +79,12 @@ def signals(exchanges: Sequence[Exchange], llm: LLM, *, votes: int) -> list[Sign
     for answer in answers:
         if isinstance(answer, BudgetSpent) or (isinstance(answer, AttemptFailed) and answer.failure.transient):
             raise answer
-    return [_signal(answers[place * count : (place + 1) * count]) for place in range(len(exchanges))]
+    ballots = [answers[start : start + count] for start in range(0, len(answers), count)]
+    for ballot in ballots:
+        failed = [answer for answer in ballot if isinstance(answer, TutelageError)]
+        if len(failed) * 2 > len(ballot):
+            raise failed[0]
+    return [_signal(ballot) for ballot in ballots]
 
 
 def feedback_request(item: Exchange) -> list[Message]:

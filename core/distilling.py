@@ -60,7 +60,7 @@ def extract(workspace: Workspace, cycle: int, report: Reporter) -> None:
     second, by themselves: no guardrail is refused or borne out by what they say, except their own.
     """
     record = workspace.record
-    done = record.get("extraction", str(cycle)) or {"funnel": [], "trajectories": [], "left": [VOUCHED, OTHERS]}
+    done = record.get("extraction", str(cycle)) or {"left": [VOUCHED, OTHERS]}
     for part in done.get("left", ()):
         _extract_part(workspace, cycle, vouched=part == VOUCHED)
     body = record.get("extraction", str(cycle))

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from tutelage import __version__
 from tutelage.errors import RequestRefused
 from tutelage.memory.server.auth import Caller, Tokens
-from tutelage.memory.server.guard import CALLER, Guard, Receive, Scope, Send
+from tutelage.memory.server.guard import Guard, Receive, Scope, Send, asking
 from tutelage.service_config import ServeConfig
 from tutelage.serving.answering import Whole, reply
 from tutelage.serving.errors import INTERNAL, ApiError, as_answer, failure, log, refuse
@@ -50,11 +50,6 @@ _STREAM = {
 }
 
 
-def _asking(request: Request) -> Caller:
-    found: Caller = request.scope[CALLER]
-    return found
-
-
 class Endpoint:
     """What the server does, apart from how requests reach it.
 
@@ -77,7 +72,7 @@ class Endpoint:
             # Before anything reads it: what is too long to be answered costs nothing.
             check_length((message.content for message in chat.prompt.messages), self._config.max_length)
         # A client that was quick to go on finds its conversation as it left it.
-        recorded = self._config.learning.record and chat.options.record is not False
+        recorded = self._assist.records(chat)
         if earlier := [task for task, kept in self._keeping.items() if recorded and _may_continue(chat, kept)]:
             await asyncio.wait(earlier, timeout=KEEPING_SECONDS)
         most = 1 if sent.parallel_tool_calls is False else 0
@@ -173,7 +168,7 @@ def _add_chat(app: FastAPI, endpoint: Endpoint) -> None:
         response_model=ChatCompletion,
         responses={200: _STREAM, **failures},
     )
-    async def chat(sent: ChatRequest, caller: Annotated[Caller, Depends(_asking)]) -> ChatReply:
+    async def chat(sent: ChatRequest, caller: Annotated[Caller, Depends(asking)]) -> ChatReply:
         return await endpoint.chat(sent, caller)
 
 
@@ -207,7 +202,7 @@ def _add_looks(app: FastAPI, endpoint: Endpoint) -> None:
 
 
 def _handle_errors(app: FastAPI) -> None:
-    """One form for everything that goes wrong; what was sent is never sent back."""
+    """One form for everything that goes wrong; no message's text is sent back."""
 
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> JSONResponse:
@@ -241,4 +236,4 @@ def _handle_errors(app: FastAPI) -> None:
 
 def _is_place(part: int | str) -> bool:
     """Whether a part of an error's location names a part of the request, and not one of its possible types."""
-    return isinstance(part, int) or (part.isidentifier() and part not in ("str", "function-after", "NamedTool"))
+    return isinstance(part, int) or (part.isidentifier() and part not in ("str", "NamedTool"))

@@ -13,7 +13,7 @@ from tutelage.agents.episode import blocked as diagnosis_of
 from tutelage.agents.guard import forbids
 from tutelage.config import INDEX
 from tutelage.conversation import read_turn, with_experiences
-from tutelage.experience import IN_USE, Experience, Guardrail, Status
+from tutelage.experience import Experience, Guardrail
 from tutelage.memory.server.service import Service
 from tutelage.memory.trust import with_declared
 from tutelage.redaction import Redactor
@@ -50,29 +50,35 @@ class Assistance:
         redactor = Redactor(learning.redact)
         self._sessions = Sessions(self._record, redactor, idle=learning.idle) if learning.record else None
 
+    def records(self, chat: Chat) -> bool:
+        """Whether the exchange may be kept: that is configured, and the request does not say otherwise."""
+        return self._sessions is not None and chat.options.record is not False
+
     def prepare(self, chat: Chat) -> Prepared:
         """Decide about memory, guardrails and recording, and put experiences in: for all turns of a conversation the
-        same ones, so that what was said stays as it was.
+        same ones, or none, so that what was said stays as it was.
 
         Raises:
             TutelageError: memory cannot be opened.
         """
         serve, options = self._config.serve, chat.options
         environment = options.environment or serve.environment
-        record = self._sessions is not None and options.record is not False
+        record = self.records(chat)
         known = self._sessions.find(chat) if self._sessions is not None and record else None
+        recalled = serve.memory if options.memory is None else options.memory
         shown: tuple[Shown, ...] = ()
-        if self._shows(chat):
-            shown = known.shown if known is not None and known.shown else self._recalled(chat, environment)
-        guarded = serve.guardrails if options.guardrails is None else options.guardrails
+        if recalled:
+            before = known.shown if known is not None else None
+            shown = self._recalled(chat, environment) if before is None else before
+        guarded = (serve.guardrails if options.guardrails is None else options.guardrails) and bool(chat.prompt.tools)
         return Prepared(
             chat=chat,
             prompt=replace(chat.prompt, messages=_with_experiences(chat.prompt.messages, shown)),
-            environment=environment,
             shown=shown,
-            guardrails=self._guardrails(chat.tenant, environment) if guarded and chat.prompt.tools else (),
+            guardrails=self._guardrails(chat.tenant, environment) if guarded else (),
             record=record,
-            session=known.session if known is not None else "",
+            recalled=recalled,
+            memory=recalled or guarded,
         )
 
     def blocked(self, prepared: Prepared, calls: tuple[ToolCall, ...]) -> Blocked | None:
@@ -85,25 +91,19 @@ class Assistance:
             rule = _forbidden(prepared.guardrails, call, observation, goal)
             if rule is not None:
                 note = diagnosis_of(rule).evidence
-                return Blocked(rule.id, call, note, f"A call of {call.name} was held back. {_why(rule)}".strip())
+                return Blocked(rule.id, note, f"A call of {call.name} was held back. {_why(rule)}".strip())
         return None
 
     def keep(self, prepared: Prepared, answer: Answer) -> None:
         """Keep the exchange, redacted, as a turn of its conversation."""
-        if self._sessions is None or not prepared.record:
-            return
-        options, serve = prepared.chat.options, self._config.serve
-        guarded = serve.guardrails if options.guardrails is None else options.guardrails
-        self._sessions.keep(prepared, answer, memory=self._shows(prepared.chat) or guarded)
+        if self._sessions is not None and prepared.record:
+            self._sessions.keep(prepared, answer)
 
     def close(self) -> None:
         """Let go of memory; every turn is in the record already."""
         self._memory.close()
 
     # -- inside ---------------------------------------------------------------------------------
-
-    def _shows(self, chat: Chat) -> bool:
-        return self._config.serve.memory if chat.options.memory is None else chat.options.memory
 
     def _recalled(self, chat: Chat, environment: str) -> tuple[Shown, ...]:
         goal, observation = situation(chat.prompt.messages)
@@ -113,15 +113,12 @@ class Assistance:
         return self._memory.store(chat.tenant).recall(task, goal[:LONGEST_GOAL], observation).shown
 
     def _guardrails(self, tenant: str, environment: str) -> tuple[Experience, ...]:
-        """Those of all families that are in use and trusted; read anew when experiences have changed."""
+        """Those in force; read anew when experiences have changed."""
         key, stand = (tenant, environment), self._record.newest()
         with self._lock:
             found = self._rules.get(key)
         if found is None or found[0] != stand:
-            statuses = IN_USE if self._config.memory.candidates else frozenset({Status.ACTIVE})
-            rules = self._record.experiences(kind="guardrail", environment=environment, tenant=tenant)
-            trusts = self._memory.store(tenant).trusts
-            found = (stand, tuple(rule for rule in rules if rule.status in statuses and trusts(rule)))
+            found = (stand, self._memory.store(tenant).guardrails(environment))
             with self._lock:
                 self._rules.pop(key, None)
                 while len(self._rules) >= MOST_RULES:  # callers name environments as they like

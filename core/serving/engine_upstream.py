@@ -8,6 +8,7 @@ from typing import Any
 from tutelage import tools as tooling
 from tutelage.completion import MAX_REPLY, clean, is_embedded, litellm
 from tutelage.errors import ConfigError, PolicyFailed, RequestRefused, TutelageError
+from tutelage.serving.errors import wordless
 from tutelage.serving.types import ChatMessage, Finish, Piece, Prompt, Sampling, TokenCount, ToolCall
 
 REFUSED = (400, 413, 422)
@@ -49,7 +50,7 @@ class UpstreamEngine:
             PolicyFailed: it fails, is not there, or sends more than `MAX_REPLY` characters. That is logged, and so has
                 none of the upstream's words, which may quote the request.
         """
-        async with aclosing(self._pieces(prompt, _wordless)) as pieces:  # left early, the connection ends with it
+        async with aclosing(self._pieces(prompt, wordless)) as pieces:  # left early, the connection ends with it
             async for piece in pieces:
                 yield piece
 
@@ -183,8 +184,3 @@ async def _close(stream: Any) -> None:
 
 def _in_full(error: Exception) -> str:
     return clean(str(error) or type(error).__name__)
-
-
-def _wordless(error: Exception) -> str:
-    status = getattr(error, "status_code", 0)
-    return f"{type(error).__name__}, status {status}" if isinstance(status, int) and status else type(error).__name__

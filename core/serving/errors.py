@@ -5,7 +5,7 @@ import logging
 import traceback
 from typing import Any
 
-from tutelage.errors import RequestRefused, RequestTooLong, TutelageError, UnknownName
+from tutelage.errors import PolicyFailed, RequestRefused, RequestTooLong, TutelageError, UnknownName
 from tutelage.memory.server.guard import Send
 from tutelage.redaction import Redactor
 
@@ -81,6 +81,19 @@ def log(error: Exception) -> None:
         _LOG.error("%s", _CLEAN.text(str(error)))
         return
     _LOG.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip())
+
+
+def sayable(error: Exception) -> str:
+    """What a log may say of an error of ours: its message, unless it comes from a provider, who may quote in it what
+    was said."""
+    ours = isinstance(error, TutelageError) and not isinstance(error, PolicyFailed)
+    return _CLEAN.text(str(error)) if ours else wordless(error)
+
+
+def wordless(error: Exception) -> str:
+    """Of which kind an error is, and its status, without a word of its message."""
+    status = getattr(error, "status_code", 0) or getattr(getattr(error, "failure", None), "status", 0)
+    return f"{type(error).__name__}, status {status}" if isinstance(status, int) and status else type(error).__name__
 
 
 async def refuse(send: Send, status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:

@@ -28,6 +28,7 @@ from tutelage.record import Record
 from tutelage.record_forgetting import FEEDBACK
 from tutelage.redaction import Redactor
 from tutelage.serving.assist import LONGEST_GOAL, seed_of, situation
+from tutelage.serving.errors import sayable
 from tutelage.serving.rendering import conversation
 from tutelage.serving.sessions import TURN, Turn, drop_turns, key_of, open_turns
 from tutelage.serving.types import ChatMessage
@@ -98,11 +99,11 @@ def settle(
         for place, turns in enumerate(due):
             try:
                 found = _judged(workspace, turns)
-            except (BudgetSpent, AttemptFailed) as error:  # the next one would fare no better
-                _LOG.warning("served conversations wait for their judge: %s", error)
-                return Settled(tuple(made), left + len(due) - place)
             except TutelageError as error:
-                _LOG.warning("conversation %s cannot be judged: %s", turns[0].session, error)
+                if isinstance(error, BudgetSpent) or (isinstance(error, AttemptFailed) and error.failure.transient):
+                    _LOG.warning("served conversations wait for their judge: %s", sayable(error))
+                    return Settled(tuple(made), left + len(due) - place)  # the next one would fare no better
+                _LOG.warning("conversation %s cannot be judged: %s", turns[0].session, sayable(error))
                 left += 1
                 continue
             kept = _keep(record, turns, *found)
@@ -120,7 +121,9 @@ def trajectory_of(turns: Sequence[Turn], found: Sequence[Signal], environment: s
     """
     first, last = turns[0], turns[-1]
     messages = [message for turn in turns for message in (*turn.came, turn.reply)]
-    spoken = conversation([*messages, ChatMessage("user", "(end)")], first.tools)[:-1]
+    # A client may offer others from turn to turn, and every call has to be one that could be made.
+    tools = tuple({tool.name: tool for turn in turns for tool in turn.tools}.values())
+    spoken = conversation([*messages, ChatMessage("user", "(end)")], tools)[:-1]
     asked = [message.content for message in spoken[1::2]]
     goal, parsed = _parsed(asked)
     seen = parsed or asked
@@ -137,7 +140,7 @@ def trajectory_of(turns: Sequence[Turn], found: Sequence[Signal], environment: s
         task=Task(environment=environment, family=SERVED, seed=seed_of(first.session), split=Split.TRAIN),
         goal=(goal or situation(first.came).goal)[:LONGEST_GOAL],
         system=spoken[0].content,
-        tools=first.tools,
+        tools=tools,
         policy=" → ".join(students),
         memory=any(turn.memory for turn in turns),
         shown=tuple({shown.id: shown for turn in turns for shown in turn.shown}.values()),
@@ -172,9 +175,8 @@ def _keep(
     session = turns[0].session
     with record.transaction():
         last = turns[-1]
-        if record.get(TURN, last.key) != last.model_dump(mode="json") or record.get(
-            TURN, key_of(session, last.index + 1)
-        ):
+        kept = record.get(TURN, last.key)
+        if kept is None or Turn.model_validate(kept) != last or record.get(TURN, key_of(session, last.index + 1)):
             return None
         record.add_trajectory(item, key=f"{SERVED}/{session}", cycle=0, arm=SERVED)
         wrong = tuple(place for place, signal in enumerate(found) if signal.reward < 0)

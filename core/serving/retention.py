@@ -8,16 +8,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from tutelage.config import Config
 from tutelage.errors import TutelageError
 from tutelage.record import Record
-from tutelage.record_tables import TRAJECTORIES
+from tutelage.serving.errors import sayable
 from tutelage.serving.feedback import settle
 from tutelage.serving.sessions import drop_turns, open_turns
-from tutelage.types import SERVED
 from tutelage.workspace import Workspace
 
 _LOG = logging.getLogger(__name__)
@@ -57,9 +55,7 @@ def expire(workspace: Workspace, now: float | None = None) -> Forgotten:
 
 def forget_before(workspace: Workspace, until: datetime, *, reason: str, by: str) -> Forgotten:
     """Forget all served conversations, of every tenant, whose last turn was before `until`."""
-    old = select(TRAJECTORIES.c.id).where(TRAJECTORIES.c.arm == SERVED, TRAJECTORIES.c.created < until)
-    with workspace.record.transaction() as connection:
-        ids = list(connection.execute(old).scalars())
+    ids = [item.id for item in workspace.record.served(before=until)]
     under_way = [name for name, turns in open_turns(workspace.record).items() if turns[-1].created < until]
     return forget(workspace, ids, under_way, reason=reason, by=by)
 
@@ -101,8 +97,7 @@ class Tending:
             try:
                 self.once()
             except (TutelageError, DBAPIError) as error:
-                said = error if isinstance(error, TutelageError) else type(error).__name__
-                _LOG.warning("served conversations are looked at again in %g s: %s", pause, said)
+                _LOG.warning("served conversations are looked at again in %g s: %s", pause, sayable(error))
 
     def once(self) -> None:
         with closing(Workspace(self._config, remember=False)) as workspace:

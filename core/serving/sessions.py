@@ -57,6 +57,8 @@ class Turn(Frozen):
     finish: Finish
     memory: bool
     """Whether experiences could be shown or guardrails enforced."""
+    recalled: bool = False
+    """Whether experiences were to be shown, be there any or not."""
     shown: tuple[Shown, ...] = ()
     blocked: tuple[str, ...] = ()
     """Ids of the guardrails that held calls back."""
@@ -80,8 +82,9 @@ class Open:
     session: str
     turns: int
     name: str
-    shown: tuple[Shown, ...]
-    """What stands in its first message."""
+    shown: tuple[Shown, ...] | None
+    """What stands in its first message, in the words that the student read, or after a restart in those that were
+    kept; None: nobody has asked for any yet."""
     asked: str
     tip: str
     said: str
@@ -106,7 +109,8 @@ class Place(NamedTuple):
 
     session: str
     turn: int
-    shown: tuple[Shown, ...]
+    shown: tuple[Shown, ...] | None
+    """As in `Open`."""
 
 
 class Sessions:
@@ -131,7 +135,8 @@ class Sessions:
         self._tips: dict[str, list[str]] = defaultdict(list)
         """Digest of all messages up to a reply → the sessions that stand there, the newest last."""
         for turns in open_turns(record).values():
-            self._put(_opened(turns[-1], turns[0].shown))
+            shown = next((turn.shown for turn in turns if turn.recalled or turn.shown), None)
+            self._put(_opened(turns[-1], shown))
 
     def find(self, chat: Chat) -> Place | None:
         """Where the next turn of this conversation belongs; None for one that is not known."""
@@ -139,8 +144,8 @@ class Sessions:
         with self._lock:
             return self._find(marks)
 
-    def keep(self, prepared: Prepared, answer: Answer, *, memory: bool) -> str:
-        """Keep the exchange as a turn; returns its session, or empty if it continues what is not known here."""
+    def keep(self, prepared: Prepared, answer: Answer) -> None:
+        """Keep the exchange as a turn, unless it continues what is not known here."""
         chat, now = prepared.chat, self._clock()
         sent, marks = chat.prompt.messages, self._marks(chat)
         said = ChatMessage("assistant", answer.text, answer.calls)
@@ -154,8 +159,10 @@ class Sessions:
         with self._lock:
             place = self._find(marks)
             if place is None and marks.tip:
-                return ""
-            session, index, first_shown = place or Place(new_id("ses"), 0, shown)
+                return
+            session, index, in_first = place or Place(new_id("ses"), 0, None)
+            if in_first is None and prepared.recalled:
+                in_first = prepared.shown
             turn = Turn(
                 session=session,
                 index=index,
@@ -167,7 +174,8 @@ class Sessions:
                 tools=tools,
                 student=answer.student,
                 finish=answer.finish,
-                memory=memory,
+                memory=prepared.memory,
+                recalled=prepared.recalled,
                 shown=shown,
                 blocked=answer.blocked,
                 asked=marks.asked,
@@ -178,11 +186,10 @@ class Sessions:
             with self._record.transaction():
                 if index and self._record.get(TURN, key_of(session, index - 1)) is None:  # closed in the meantime
                     self._drop(session)
-                    return ""
+                    return
                 self._record.put(TURN, turn.key, turn.model_dump(mode="json"))
-            self._put(_opened(turn, first_shown))
+            self._put(_opened(turn, in_first))
             self._forget_quiet(now)
-            return session
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -284,7 +291,7 @@ def replace_text(shown: Shown, text: str) -> Shown:
     return shown if shown.text == text else shown.model_copy(update={"text": text})
 
 
-def _opened(turn: Turn, shown: tuple[Shown, ...]) -> Open:
+def _opened(turn: Turn, shown: tuple[Shown, ...] | None) -> Open:
     last = turn.created.timestamp()
     return Open(turn.session, turn.index + 1, turn.name, shown, turn.asked, turn.tip, turn.said, last)
 

@@ -156,15 +156,15 @@ class Prepared:
     """As it came."""
     prompt: Prompt
     """What the engine gets: the request's own, with experiences in its first user message."""
-    environment: str
-    """Whose experiences and guardrails these are."""
     shown: tuple[Shown, ...] = ()
     guardrails: tuple[Experience, ...] = ()
     """Those in force; empty where they are switched off."""
     record: bool = False
     """Whether the exchange may be kept."""
-    session: str = ""
-    """Which known conversation it belongs to, where one is kept."""
+    recalled: bool = False
+    """Whether experiences were to be shown, be there any or not."""
+    memory: bool = False
+    """Whether experiences could be shown or guardrails enforced."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,6 @@ class Blocked:
 
     guardrail: str
     """Its id."""
-    call: ToolCall
     note: str
     """What the model is told before it tries again: the remedy."""
     refusal: str
@@ -185,6 +184,10 @@ class Assist(Protocol):
 
     Called from several threads at once.
     """
+
+    def records(self, chat: Chat) -> bool:
+        """Whether the exchange may be kept."""
+        ...
 
     def prepare(self, chat: Chat) -> Prepared:
         """Decide about memory, guardrails and recording, and put experiences in.

@@ -8,6 +8,7 @@ import pytest
 from tutelage.agents.feedback import Exchange, Signal, feedback_request, signals
 from tutelage.agents.transcripts import fenced
 from tutelage.completion import AttemptFailed
+from tutelage.errors import PolicyFailed
 from tutelage.llm import LLM
 
 By = Literal["user", "tool"]
@@ -70,10 +71,13 @@ def test_the_majority_of_a_models_votes_decides(server: Any) -> None:
 
 
 def test_a_vote_that_is_none_counts_for_nobody_and_a_judge_that_is_away_for_nothing(server: Any) -> None:
-    answers = iter(['{"score": 1}', *["I think it was fine"] * 3, *["{}"] * 3])
+    good, none = ['{"score": 1}'], ["I think it was fine"] * 3
+    answers = iter([*good, *none, *good, *none, *good, *none])
     server.answer = lambda text: next(answers)
     llm = LLM("openai/judge", role="feedback", concurrency=1, retries=0)
-    assert signals([exchange("Thanks!")], llm, votes=3) == [Signal(reward=0, votes=(1,))]
+    assert signals([exchange("Thanks!")], llm, votes=3) == [Signal(reward=1, votes=(1, 1))]
+    with pytest.raises(PolicyFailed, match="no answer fits"):
+        signals([exchange("Thanks!")], llm, votes=3)
     server.faults = [(503, "{}", {})] * 3
     with pytest.raises(AttemptFailed):
         signals([exchange("Thanks!")], llm, votes=3)

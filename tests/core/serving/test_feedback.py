@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,6 @@ class Client:
         self.sessions = Sessions(workspace.record, Redactor(), idle=learning.idle, clock=lambda: at)
         self.caller, self.tenant = caller, tenant
         self.messages: tuple[ChatMessage, ...] = ()
-        self.session = ""
 
     def say(
         self,
@@ -61,11 +61,10 @@ class Client:
     ) -> None:
         self.messages += (ChatMessage("user", message) if isinstance(message, str) else message,)
         prompt = Prompt(self.messages, Sampling(10), more.pop("tools", ()))
-        prepared = Prepared(Chat("r", self.caller, self.tenant, prompt, Options()), prompt, "served", record=True)
-        blocked = more.pop("blocked", ())
-        prepared = Prepared(prepared.chat, prompt, "served", shown=more.pop("shown", ()), record=True)
-        answer = Answer(student, reply, calls, finish, TokenCount(1, 1), prepared.shown, blocked)
-        self.session = self.sessions.keep(prepared, answer, memory=bool(prepared.shown))
+        chat, shown = Chat("r", self.caller, self.tenant, prompt, Options()), more.pop("shown", ())
+        prepared = Prepared(chat, prompt, shown=shown, record=True, recalled=bool(shown), memory=bool(shown))
+        answer = Answer(student, reply, calls, finish, TokenCount(1, 1), shown, more.pop("blocked", ()))
+        self.sessions.keep(prepared, answer)
         self.messages += (ChatMessage("assistant", reply, calls),)
 
 
@@ -176,6 +175,46 @@ def test_tools_and_their_results_are_steps_that_read_as_they_were_said(workspace
     assert asked[-1].content == "Moved."
 
 
+def test_tools_that_are_offered_later_are_tools_of_the_conversation(workspace: Workspace) -> None:
+    client = Client(workspace)
+    wider = MOVE.model_copy(update={"description": "Moves all."})
+    client.say("Hi", "Hello.", tools=(MOVE,))
+    client.say("Look", "", ToolCall("c1", "look", "{}"), tools=(Tool(name="look"), wider), finish="tool_calls")
+
+    settle(workspace, everything=True)
+
+    item = only(workspace)
+    assert item.tools == (wider, Tool(name="look"))
+    assert "look()" in item.system
+
+
+def test_a_judge_without_a_usable_answer_leaves_the_conversation_and_is_not_quoted(
+    tmp_path: Path, server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = made(tmp_path)
+    teacher = workspace.config.teacher.model_copy(update={"judge": "openai/judge", "concurrency": 1, "retries": 0})
+    for question in ("What is 2+2?", "What is 3+3?"):
+        client = Client(workspace)
+        client.say(question, "Four.")
+        client.say("Thanks!", "Any time.")
+    workspace.close()
+    good = '{"score": 1, "correction": ""}'
+    server.answer = lambda text: good if "3+3" in text else '{"score": "my pet is an aardvark"}'
+
+    judging = Workspace(workspace.config.model_copy(update={"teacher": teacher}))
+    settled = settle(judging, everything=True)
+
+    assert (settled.left, [item.goal for item in settled.trajectories]) == (1, ["What is 3+3?"])
+    assert len(open_turns(judging.record)) == 1, "it is judged another time"
+    assert "cannot be judged: PolicyFailed" in caplog.text
+    assert "aardvark" not in caplog.text
+    server.faults = [(503, '{"error": {"message": "too busy for your aardvark"}}', {})] * 9
+    assert settle(judging, everything=True).left == 1
+    assert "wait for their judge: AttemptFailed, status 503" in caplog.text
+    assert "aardvark" not in caplog.text
+    judging.close()
+
+
 def test_a_conversation_that_is_an_episode_is_read_as_one(workspace: Workspace) -> None:
     client = Client(workspace)
     client.say("Goal: Press OK\nObservation:\n[r1] button OK", 'I see it.\nclick("r1")')
@@ -239,6 +278,21 @@ def test_old_conversations_are_forgotten_with_all_that_they_said(tmp_path: Path)
     assert [word for word in (b"aardvark", b"bumblebee", b"chameleon") if word in kept] == [b"chameleon"]
 
 
+def test_the_newest_of_all_tenants_are_found_by_caller_and_time(workspace: Workspace) -> None:
+    for place, (caller, tenant) in enumerate([("ann", "a"), ("bob", "b"), ("ann", "b")]):
+        Client(workspace, caller=caller, tenant=tenant, at=NOW + place).say(f"Question {place}", "Well.")
+    settle(workspace, everything=True)
+
+    def found(**wanted: Any) -> list[str]:
+        return [item.goal for item in workspace.record.served(**wanted)]
+
+    assert found() == ["Question 0", "Question 1", "Question 2"]
+    assert found(limit=2) == ["Question 1", "Question 2"]
+    assert found(caller="ann") == ["Question 0", "Question 2"]
+    assert found(caller="ann", limit=1) == ["Question 2"]
+    assert found(before=datetime.fromtimestamp(NOW + 1, UTC)) == ["Question 0"]
+
+
 def test_what_cannot_be_judged_now_waits(tmp_path: Path) -> None:
     workspace = made(tmp_path)
     client = Client(workspace)
@@ -260,7 +314,7 @@ def test_a_conversation_that_goes_on_while_it_is_judged_stays_open(workspace: Wo
     client.say("Thanks!", "Any time.")
 
     assert _keep(workspace.record, turns, trajectory_of(turns, [], "served"), [], "judge") is None
-    assert len(open_turns(workspace.record)[client.session]) == 2
+    assert len(open_turns(workspace.record)[turns[0].session]) == 2
 
 
 def test_a_server_judges_by_itself_until_it_is_stopped(tmp_path: Path) -> None:

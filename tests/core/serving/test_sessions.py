@@ -58,7 +58,12 @@ def sessions(record: Record, clock: Clock) -> Sessions:
 
 
 def keep(sessions: Sessions, asked: Chat, reply: Answer) -> str:
-    return sessions.keep(Prepared(asked, asked.prompt, "served", record=True), reply, memory=False)
+    """Keep an exchange; returns the conversation that it is a turn of now, or empty if it is of none."""
+    before = sessions._record.items("turn")
+    sessions.keep(Prepared(asked, asked.prompt, record=True), reply)
+    changed = [key for key, body in sessions._record.items("turn").items() if before.get(key) != body]
+    assert len(changed) < 2
+    return changed[0].partition("/")[0] if changed else ""
 
 
 def in_v7(*messages: ChatMessage) -> Chat:

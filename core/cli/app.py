@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tutelage import __version__
-from tutelage.cli.legible import legible
+from tutelage.cli.legible import legible, tell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +58,7 @@ def _root(
 
 def fail(message: str) -> NoReturn:
     """One clear line and exit code 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    tell(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -1,6 +1,5 @@
 """The queue: submit jobs, look at them, stop them, work them off."""
 
-import getpass
 import json
 import logging
 import signal
@@ -18,6 +17,8 @@ import typer
 
 from tutelage.cli import INTERRUPTED
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, load
+from tutelage.cli.legible import tell
+from tutelage.cli.memory import who
 from tutelage.config import Config
 from tutelage.errors import ConfigError
 from tutelage.jobs.model import OVER, Job, Line, State
@@ -76,7 +77,7 @@ def submit(
     if as_json:
         emit_json({**as_dict(job), "new": new})
     elif wait:
-        print(f"{job.id} {job.state}{f': {job.last.reason}' if job.last.reason else ''}")
+        tell(f"{job.id} {job.state}{f': {job.last.reason}' if job.last.reason else ''}")
     else:
         print(f"{job.id} {'queued' if new else f'was submitted with this key before and is {job.state}'}")
     if wait and job.state is not State.SUCCEEDED:
@@ -110,18 +111,18 @@ def show(
     if as_json:
         emit_json(as_dict(job))
         return
-    print(f"{job.id}: {job.kind}, {job.state}, by {job.by}" + ("; told to stop" if job.cancel else ""))
+    tell(f"{job.id}: {job.kind}, {job.state}, by {job.by}" + ("; told to stop" if job.cancel else ""))
     if job.params:
-        print(f"params: {json.dumps(job.params, ensure_ascii=False)}")
+        tell(f"params: {json.dumps(job.params, ensure_ascii=False)}")
     for move in job.moves:
         due = f", not before {_clock(move.due)}" if move.due > move.created.timestamp() + 1 else ""
         about = ": ".join(part for part in (move.worker, move.reason) if part)
         number = f" ({move.attempt})" if move.attempt else ""
-        print(f"  {_clock(move.created.timestamp())}  {move.state}{number}{due}{f'  {about}' if about else ''}")
+        tell(f"  {_clock(move.created.timestamp())}  {move.state}{number}{due}{f'  {about}' if about else ''}")
     if job.progress.what:
-        print(f"progress: {_progress(job)}")
+        tell(f"progress: {_progress(job)}")
     if job.over and job.last.result:
-        print(json.dumps(job.last.result, indent=2, ensure_ascii=False))
+        tell(json.dumps(job.last.result, indent=2, ensure_ascii=False))
 
 
 @jobs_app.command()
@@ -139,12 +140,15 @@ def logs(
             job = store.get(job.id)  # before its lines, so that none of the last ones is missed
             for line in store.lines(job.id, after=last):
                 last = line.n
-                print(line.model_dump_json() if as_json else _told(line), flush=True)
+                if as_json:
+                    print(line.model_dump_json(), flush=True)
+                else:
+                    tell(_told(line), flush=True)
             if not follow or job.over:
                 break
             time.sleep(LOOK_EVERY)
     if follow and not as_json:
-        print(f"{job.state}{f': {job.last.reason}' if job.last.reason else ''}", file=sys.stderr)
+        tell(f"{job.state}{f': {job.last.reason}' if job.last.reason else ''}", file=sys.stderr)
 
 
 @jobs_app.command()
@@ -241,7 +245,7 @@ def _worked_off(store: "JobStore", settings: Config, job: Job) -> Job:
             found = store.get(job.id)
             for line in store.lines(job.id, after=last):
                 last = line.n
-                print(_told(line), file=sys.stderr, flush=True)
+                tell(_told(line), file=sys.stderr, flush=True)
             if found.state in OVER:
                 return found
         time.sleep(min(LOOK_EVERY, settings.jobs.poll))
@@ -250,12 +254,12 @@ def _worked_off(store: "JobStore", settings: Config, job: Job) -> Job:
 @contextmanager
 def patiently() -> Iterator[None]:
     """Around one look at the queue of several: a database that is busy or away is said to be so, and waited for."""
-    from sqlalchemy.exc import DBAPIError
+    from tutelage.database import AWAY, away
 
     try:
         yield
-    except DBAPIError as error:
-        _LOG.warning("the database is busy or away: %s", error.orig)
+    except AWAY as error:
+        _LOG.warning("%s", away(error))
 
 
 def _params(items: list[str]) -> dict[str, Any]:
@@ -314,7 +318,4 @@ def _clock(seconds: float) -> str:
 
 
 def _me() -> str:
-    try:
-        return f"hand:{getpass.getuser()}"
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        return "hand:nobody"
+    return f"hand:{who('')}"

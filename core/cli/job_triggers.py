@@ -10,6 +10,7 @@ import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, emit_json, emit_rows, load, opened
 from tutelage.cli.job_queue import as_dict, dispatcher, jobs_app, patiently
+from tutelage.cli.legible import tell
 from tutelage.jobs.model import RUNS, Job, State
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def tick(
             expire(workspace)
             if not as_json:
                 for item in fired:
-                    print(_told(item), flush=True)
+                    tell(_told(item), flush=True)
             done: list[Job] = []
             if work:
                 done = _work_off(
@@ -56,7 +57,7 @@ def tick(
         emit_json({"fired": [vars(item) for item in fired], "jobs": [as_dict(job) for job in done]})
     else:
         for job in done:
-            print(f"{job.id} {job.kind} {job.state}{f': {job.last.reason}' if job.last.reason else ''}")
+            tell(f"{job.id} {job.kind} {job.state}{f': {job.last.reason}' if job.last.reason else ''}")
         if not fired and not done:
             print("nothing is due")
     if any(job.state is State.FAILED for job in done):

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, load, opened
+from tutelage.cli.legible import tell
 from tutelage.types import Split
 
 env = typer.Typer(help="List environments and show one.", no_args_is_help=True)
@@ -61,10 +62,10 @@ def show_environment(
     if as_json:
         emit_json(data)
     elif family is not None:
-        print(f"{data['system']}\n\nGoal: {data['goal']}\nObservation:\n{data['observation']}")
+        tell(f"{data['system']}\n\nGoal: {data['goal']}\nObservation:\n{data['observation']}")
     else:
-        print(f"{found.name}: {len(data['families'])} task families\n\n{data['system']}\n")
-        print(", ".join(data["families"]))
+        tell(f"{found.name}: {len(data['families'])} task families\n\n{data['system']}\n")
+        tell(", ".join(data["families"]))
 
 
 @config_app.command("show")

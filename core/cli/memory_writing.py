@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, emit_json
+from tutelage.cli.legible import tell
 from tutelage.cli.memory import IdArgument, TenantOption, WhoOption, YesOption, memory, memory_of, who
 from tutelage.designs import DESIGNED
 from tutelage.errors import ConfigError, RecordError
@@ -213,7 +214,7 @@ def forget(
     with memory_of(config, overrides, tenant) as workspace:
         item = workspace.memory.get(id)
         if not yes:
-            print(f"{item.kind} {item.id} v{item.version}: {workspace.memory.render(item)}", file=sys.stderr)
+            tell(f"{item.kind} {item.id} v{item.version}: {workspace.memory.render(item)}", file=sys.stderr)
             typer.confirm("erase all its versions? This cannot be undone", abort=True, err=True)
         stone = workspace.memory.forget(id, reason=reason or "asked to", by=f"hand:{who(name)}")
     _tell_forgotten(stone, as_json)
@@ -256,7 +257,7 @@ def _report(kept: Sequence[Experience], as_json: bool) -> None:
         emit_json([item.model_dump(mode="json") for item in kept])
         return
     for item in kept:
-        print(f"{item.kind} {item.id} v{item.version} ({item.status}): {item.change.by}: {item.change.reason}")
+        tell(f"{item.kind} {item.id} v{item.version} ({item.status}): {item.change.by}: {item.change.reason}")
 
 
 def _from_options(kind: Kind | None, said: dict[str, Any]) -> dict[str, Any]:

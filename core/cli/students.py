@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tutelage.cli.app import ConfigOption, JsonOption, SetOption, app, emit_json, emit_rows, opened
+from tutelage.cli.legible import tell
 from tutelage.cli.memory import WhoOption, YesOption, who
 from tutelage.types import Split
 
@@ -86,34 +87,34 @@ def _print_student(workspace: "Workspace", item: "Student", found: dict[str, Any
     if found["deleted"]:
         stone = found["deleted"]
         state = f"deleted by {stone['by']} on {stone['created'][:10]}: {stone['reason']}"
-    print(f"{item.label}  {item.id}  {state}")
-    print(
+    tell(f"{item.label}  {item.id}  {state}")
+    tell(
         f"line: {' → '.join(found['line'])}"
         + (f"; trained from it: {', '.join(found['children'])}" if found["children"] else "")
     )
-    print(f"weights: {item.weights}, {found['bytes']:,} bytes, sha256:{item.content or 'not noted'}")
+    tell(f"weights: {item.weights}, {found['bytes']:,} bytes, sha256:{item.content or 'not noted'}")
     made = [f"{item.stage} in cycle {item.cycle}", f"{item.created:%Y-%m-%d %H:%M} UTC"]
     made += [f"seed {item.seed}"] if item.seed is not None else []
     made += [f"Tutelage {item.version} {item.commit}".rstrip()] if item.version else []
-    print(f"made by: {', '.join(made)}")
-    print(f"from: {len(item.trajectories)} trajectories, {len(item.experiences)} experiences")
+    tell(f"made by: {', '.join(made)}")
+    tell(f"from: {len(item.trajectories)} trajectories, {len(item.experiences)} experiences")
     for what, digest in (("base weights", item.base_content), ("data", item.data), ("configuration", item.config)):
         if digest:
-            print(f"{what}: sha256:{digest}")
+            tell(f"{what}: sha256:{digest}")
     for name, value in {**item.trained_as, **item.settings}.items():
-        print(f"  {name} = {value}")
+        tell(f"  {name} = {value}")
     for doc in evaluations(workspace.record, item):
         memory = "on" if doc.memory else "off"
-        print(
+        tell(
             f"cycle {doc.cycle}, {doc.split}, memory {memory}: {percent(doc.rate)} ({interval(doc.rate)}, "
             f"{doc.rate.episodes} episodes)"
         )
     for decision in found["gates"]:
-        print(f"cycle {decision['cycle']}: {decision['reason']}")
+        tell(f"cycle {decision['cycle']}: {decision['reason']}")
     for one in found["promotions"]:
-        print(f"in use from {one['created'][:16]}: {one['reason']}")
+        tell(f"in use from {one['created'][:16]}: {one['reason']}")
     for why in found["needed"]:
-        print(f"needed: {why}")
+        tell(f"needed: {why}")
 
 
 @students.command("compare")

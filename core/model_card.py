@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tutelage import lineage
 from tutelage.measures import Student
 from tutelage.results import interval, percent
-from tutelage.training.weights import SMOLLM2_HUB_ID, describe
+from tutelage.training.weights import SMOLLM2_HUB_ID, describe, public_name
 from tutelage.types import Split
 
 if TYPE_CHECKING:
@@ -33,21 +33,24 @@ model = PeftModel.from_pretrained(base, "FOLDER")""",
 }
 
 
-def card(workspace: "Workspace", student: Student, format: Format, *, base: Path, note: str = "") -> str:
+def card(workspace: "Workspace", student: Student, format: Format, *, base: Path | None, note: str = "") -> str:
     """The card as Markdown with the hub's front matter.
 
     Args:
-        base: folder of the base weights, which may have a card with a licence.
+        base: folder of the base weights, which may have a card with a licence; None if they are not here.
         note: what there is to say about this format.
     """
     record = workspace.record
     line = lineage.line(record, student)
     name = student.base or line[0].weights
     licence, why = licence_of(name, base)
+    shown = public_name(name)
+    if shown == name:
+        shown = describe(name)
     maker = f"Tutelage {student.version}".rstrip()
     parts = [
         _front(name, format, licence),
-        f"# {student.label}\n\nA language model agent that {maker} made of {_called(name)}. {note}".rstrip(),
+        f"# {student.label}\n\nA language model agent that {maker} made of {shown}. {note}".rstrip(),
         "## Lineage\n\n" + _lineage(line),
         "## Trained on\n\n" + _data(workspace, line),
         "## Evaluation\n\n" + _evaluation(workspace, student),
@@ -57,14 +60,14 @@ def card(workspace: "Workspace", student: Student, format: Format, *, base: Path
     return "\n\n".join(parts) + "\n"
 
 
-def licence_of(name: str, folder: Path) -> tuple[str, str]:
+def licence_of(name: str, folder: Path | None) -> tuple[str, str]:
     """The base weights' licence as the hub calls it, and what to say about it."""
     if name in ("smollm2", SMOLLM2_HUB_ID):
         return "apache-2.0", "The base weights are under Apache-2.0."
     if name == "tiny":
         return "unknown", "The base weights are random numbers."
-    readme = folder / "README.md"
-    lines = readme.read_text(errors="replace").splitlines()[:60] if readme.is_file() else []
+    readme = folder / "README.md" if folder is not None else None
+    lines = readme.read_text(errors="replace").splitlines()[:60] if readme is not None and readme.is_file() else []
     for line in lines:
         if line.startswith("license:"):
             licence = line.partition(":")[2].strip().strip("\"'")
@@ -73,8 +76,8 @@ def licence_of(name: str, folder: Path) -> tuple[str, str]:
 
 
 def _front(name: str, format: Format, licence: str) -> str:
-    hub = {"smollm2": SMOLLM2_HUB_ID}.get(name, name)
-    known = hub.count("/") == 1 and not Path(name).is_dir()
+    hub = {"smollm2": SMOLLM2_HUB_ID}.get(name, public_name(name))
+    known = "/" in hub  # as in no folder's own name
     lines = [
         f"library_name: {'peft' if format == 'adapter' else 'transformers'}",
         *([f"base_model: {hub}"] if known else []),
@@ -85,11 +88,6 @@ def _front(name: str, format: Format, licence: str) -> str:
         "- agent",
     ]
     return "\n".join(["---", *lines, "---"])
-
-
-def _called(name: str) -> str:
-    """The base weights without where they lie on this machine."""
-    return Path(name).name if Path(name).is_dir() else describe(name)
 
 
 def _lineage(line: Sequence[Student]) -> str:
@@ -118,13 +116,19 @@ def _data(workspace: "Workspace", line: Sequence[Student]) -> str:
     """How many episodes of what, and who played them."""
     kinds: Counter[tuple[str, str]] = Counter()
     for item in lineage.trained_on(workspace.record, line):
-        kinds[item.task.kind, item.policy] += 1
+        kinds[item.task.kind, _player(item.policy)] += 1
     if not kinds:
         return "Nothing."
     rows = [(kind, policy, count) for (kind, policy), count in sorted(kinds.items())]
     return "Episodes of the train split; held-out tasks are never trained on.\n\n" + _table(
         ("environment/family", "played by", "episodes"), rows
     )
+
+
+def _player(policy: str) -> str:
+    """A policy's label; what a student's goes on with may be where its base weights lie on this machine."""
+    label, found, rest = policy.partition(" (")
+    return f"{label} ({public_name(rest.removesuffix(')'))})" if found and ("/" in rest or "\\" in rest) else policy
 
 
 def _evaluation(workspace: "Workspace", student: Student) -> str:

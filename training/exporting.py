@@ -64,6 +64,7 @@ def export(workspace: "Workspace", student: Student, out: Path, format: Format) 
     try:
         done = Exported(out, format, student.label, student.content)
         if format == "adapter":
+            assert base is not None, "what is missing was refused"
             rank, wrong = _write_adapter(base, source, made, student)
             done = Exported(out, format, student.label, student.content, rank, wrong)
         else:
@@ -79,11 +80,12 @@ def export(workspace: "Workspace", student: Student, out: Path, format: Format) 
     return done
 
 
-def _base(workspace: "Workspace", student: Student, format: Format) -> Path:
-    """Folder of the weights that the student's line began with; for a merged export anything will do.
+def _base(workspace: "Workspace", student: Student, format: Format) -> Path | None:
+    """Folder of the weights that the student's line began with; None if they are not here, and nothing needs them.
 
     Raises:
         ConfigError: it is the base itself, which an adapter changes nothing of.
+        MissingPart: they are not here, and an adapter is relative to them.
         RecordError: they are others by now.
     """
     first = lineage.line(workspace.record, student)[0]
@@ -92,7 +94,7 @@ def _base(workspace: "Workspace", student: Student, format: Format) -> Path:
     except MissingPart:
         if format == "adapter":
             raise
-        return workspace.folder
+        return None
     if format == "adapter":
         if first.id == student.id:
             raise ConfigError(f"{student.label} is the base itself; export what was trained from it, or this merged")
@@ -148,8 +150,8 @@ def _write_adapter(base: Path, source: Path, made: Path, student: Student) -> tu
             layer.lora_B["default"].weight[:, : second.shape[1]].copy_(second)
         ids = torch.tensor([tokenizer.encode(PROBE)])
         error = float((adapted.eval()(ids).logits - trained(ids).logits).abs().max())
-    where = Path(student.base)  # a folder of this machine says nothing elsewhere
-    adapted.peft_config["default"].base_model_name_or_path = where.name if where.is_dir() else student.base
+    # A folder of this machine says nothing elsewhere.
+    adapted.peft_config["default"].base_model_name_or_path = weights.public_name(student.base)
     with weights.quiet():
         adapted.save_pretrained(str(made), save_embedding_layers=False)
     return rank, error

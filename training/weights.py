@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -47,6 +48,17 @@ TINY_VOCABULARY = 4096
 def describe(name: str) -> str:
     """What to call these weights wherever results are shown."""
     return {"tiny": "tiny (random weights)", "smollm2": "SmolLM2-135M-Instruct"}.get(name, name)
+
+
+def public_name(name: str) -> str:
+    """What to call these weights where others read it: of a folder only its own name, whether it is still there or not.
+
+    A relative path of two parts looks like a hub id, and is taken for one unless it is a folder here.
+    """
+    if Path(name).is_dir() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        last = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+        return last if last.strip(".~") else "a folder"
+    return name
 
 
 def cache_folder() -> Path:

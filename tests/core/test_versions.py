@@ -259,7 +259,11 @@ def test_a_comparison_pairs_what_both_have_played(workspace: Workspace) -> None:
     for student, outcomes in ((first, [*before, True]), (second, after)):
         for seed, success in enumerate(outcomes):
             item = episode(seed, student, success)
+            label = (student.label, f"{student.label} (weights that were called so then)", item.policy)[seed % 3]
+            item = item.model_copy(update={"policy": label})
             workspace.record.add_trajectory(item, key=item.id, cycle=0, arm="by hand")
+    other = episode(6, second, True).model_copy(update={"policy": f"{second.label}0"})  # which is not the second
+    workspace.record.add_trajectory(other, key=other.id, cycle=0, arm="by hand")
     again = episode(3, second, True)  # a second try does not count
     workspace.record.add_trajectory(again, key=again.id, cycle=0, arm="by hand")
     found = compare(workspace, first, second)
@@ -309,6 +313,27 @@ def test_a_merged_export_is_the_student(adapted: Workspace, tmp_path: Path) -> N
     assert str(adapted.folder) not in card
     with pytest.raises(TutelageError, match="exists"):
         exporting.export(adapted, student, tmp_path / "out", "merged")
+
+
+def test_a_card_says_nothing_of_this_machine(tmp_path: Path) -> None:
+    base = tmp_path / "kept here" / "smollm2"
+    base.mkdir(parents=True)
+    workspace = opened(tmp_path / "w", student={"weights": str(base)})
+    first = Student(number=0, stage="base", cycle=0, weights=str(base))
+    workspace.record.add_student(first)
+    item = episode(1, first, True, Split.TRAIN).model_copy(update={"policy": f"{first.label} ({base})"})
+    workspace.record.add_trajectory(item, key="1", cycle=1, arm=DEMONSTRATIONS)
+    student = made(workspace, base=str(base), trajectories=(item.id,))
+    base.rmdir()
+    (workspace.folder / "README.md").write_text("license: wrong\n")
+    exporting.export(workspace, student, tmp_path / "out", "merged")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "made of smollm2." in card
+    assert "| student@0 (smollm2) | 1 |" in card
+    assert "license: unknown" in card
+    for secret in ("kept here", str(tmp_path), "base_model", "wrong"):
+        assert secret not in card
+    workspace.close()
 
 
 def test_an_adapter_export_holds_all_stages_of_the_line(adapted: Workspace, tmp_path: Path) -> None:

@@ -62,6 +62,24 @@ def test_tiny_is_the_same_everywhere(tiny: tuple, tmp_path: Path, monkeypatch: p
     assert "random" in weights.describe("tiny")
 
 
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("tiny", "tiny"),
+        ("gpt2", "gpt2"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("/home/somebody/base", "base"),
+        ("/base/", "base"),
+        ("../mine/base.v1", "base.v1"),
+        ("~/base", "base"),
+        ("C:\\Users\\somebody\\base", "base"),
+        ("..", "a folder"),
+    ],
+)
+def test_what_is_published_of_a_folder_is_its_own_name(name: str, public: str) -> None:
+    assert weights.public_name(name) == public
+
+
 def test_the_cut_tokenizer_agrees_with_the_whole(tiny: tuple) -> None:
     _, tokenizer = tiny
     text = 'Goal: write red\n[r1] textbox "Ünï" value=""\n✓ 日本'

@@ -7,10 +7,11 @@ so nothing is rendered or tokenised twice.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Required, TypedDict, Unpack
+from typing import Required, TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
+from tutelage.config import StudentConfig
 from tutelage.training.chat import ChatEncoder
 from tutelage.types import Context, Message, Reply, Tokens
 
@@ -51,17 +52,21 @@ class _Episode:
     """All tokens so far, the last reply's included."""
 
 
+USUAL = StudentConfig()
+"""Where the defaults stand."""
+
+
 class Settings(TypedDict, total=False):
-    """How a student replies, whatever samples."""
+    """How a student replies, whatever samples; where nothing is said, as `StudentConfig` does."""
 
     label: Required[str]
     """E.g. ``student@3``."""
     temperature: float
-    """0, the default, is greedy."""
+    """0 is greedy."""
     max_new_tokens: int
-    """Per turn, 40 by default; a reply that reaches it has no end-of-turn token."""
+    """Per turn; a reply that reaches it has no end-of-turn token."""
     max_length: int
-    """Tokens of a whole episode, 1536 by default; a context without room for a reply is answered by an error."""
+    """Tokens of a whole episode; a context without room for a reply is answered by an error."""
 
 
 class TokenPolicy(ABC):
@@ -69,14 +74,24 @@ class TokenPolicy(ABC):
 
     Args:
         tokenizer: the student's, with a chat template.
+
+    The others are `Settings`.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, **settings: Unpack[Settings]) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        label: str,
+        temperature: float = USUAL.temperature,
+        max_new_tokens: int = USUAL.max_new_tokens,
+        max_length: int = USUAL.max_length,
+    ) -> None:
         self.encoder = ChatEncoder(tokenizer)
-        self.temperature = settings.get("temperature", 0.0)
-        self.max_new_tokens = settings.get("max_new_tokens", 40)
-        self.max_length = settings.get("max_length", 1536)
-        self._label = settings["label"]
+        self.temperature = temperature
+        self.max_new_tokens = max_new_tokens
+        self.max_length = max_length
+        self._label = label
         self._episodes: dict[str, _Episode] = {}
 
     @property

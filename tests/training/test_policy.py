@@ -19,6 +19,11 @@ def student(varied: tuple, temperature: float = 0.0, **settings: int) -> Student
     return StudentPolicy(*varied, label="student@0", temperature=temperature, **settings)
 
 
+def test_a_misspelt_setting_is_refused(varied: tuple) -> None:
+    with pytest.raises(TypeError, match="max_new_token"):
+        student(varied, max_new_token=3)
+
+
 def message(role: str, content: str) -> Message:
     return Message.model_validate({"role": role, "content": content})
 

@@ -12,7 +12,7 @@ trusted for is `memory.trust.sources.live`, which is too little to be learned fr
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -63,6 +63,8 @@ class Settled:
     trajectories: tuple[Trajectory, ...] = ()
     left: int = 0
     """Those that are over and could not be judged now; they stay for the next time."""
+    unusable: tuple[str, ...] = ()
+    """Sessions of those among them on which the judge gave no usable answer."""
 
     def count(self, ending: Ending) -> int:
         return sum(item.ending is ending for item in self.trajectories)
@@ -74,7 +76,12 @@ class Settled:
 
 
 def settle(
-    workspace: Workspace, now: float | None = None, *, everything: bool = False, report: Reporter | None = None
+    workspace: Workspace,
+    now: float | None = None,
+    *,
+    everything: bool = False,
+    without: Collection[str] = (),
+    report: Reporter | None = None,
 ) -> Settled:
     """Judge the conversations that nobody has continued for `serve.learning.idle` seconds, and keep each as a
     trajectory.
@@ -82,18 +89,18 @@ def settle(
     Args:
         now: seconds since 1970.
         everything: also those that are not idle yet.
+        without: sessions that are left alone.
     """
     idle = 0.0 if everything else workspace.config.serve.learning.idle
     until = (time.time() if now is None else now) - idle
     due = [
         turns
-        for turns in open_turns(workspace.record).values()
-        if turns[0].index == 0 and (everything or turns[-1].created.timestamp() <= until)
+        for session, turns in open_turns(workspace.record).items()
+        if session not in without and turns[0].index == 0 and (everything or turns[-1].created.timestamp() <= until)
     ]
     if not due:
         return Settled()
-    made: list[Trajectory] = []
-    left = 0
+    made, unusable = list[Trajectory](), list[str]()
     # Callers have tenants of their own, whoever the workspace's runs belong to.
     with closing(Record.open(workspace.folder, create=False)) as record:
         for place, turns in enumerate(due):
@@ -102,15 +109,16 @@ def settle(
             except TutelageError as error:
                 if isinstance(error, BudgetSpent) or (isinstance(error, AttemptFailed) and error.failure.transient):
                     _LOG.warning("served conversations wait for their judge: %s", sayable(error))
-                    return Settled(tuple(made), left + len(due) - place)  # the next one would fare no better
+                    left = len(unusable) + len(due) - place  # the next one would fare no better
+                    return Settled(tuple(made), left, tuple(unusable))
                 _LOG.warning("conversation %s cannot be judged: %s", turns[0].session, sayable(error))
-                left += 1
+                unusable.append(turns[0].session)
                 continue
             kept = _keep(record, turns, *found)
             made += [kept] if kept is not None else []
             if report is not None:
                 report("conversations judged", place + 1, len(due))
-    return Settled(tuple(made), left)
+    return Settled(tuple(made), len(unusable), tuple(unusable))
 
 
 def trajectory_of(turns: Sequence[Turn], found: Sequence[Signal], environment: str) -> Trajectory:

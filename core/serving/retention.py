@@ -23,6 +23,9 @@ _LOG = logging.getLogger(__name__)
 BY = "retention"
 """Who forgets what is too old, as its tombstone says."""
 DAY = 86_400.0
+AGAIN = 3600.0
+"""Seconds until a judge is asked again about a conversation on which it gave no usable answer: whoever spoke there may
+have brought that about, and each time costs as much as the first."""
 OFTEN = 60.0
 """Seconds between two looks, at most; where sessions are over sooner, as often as that."""
 
@@ -89,6 +92,8 @@ class Tending:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._unusable: dict[str, float] = {}
+        """Sessions whose judge gave no usable answer, and when it is asked again."""
 
     def run(self, stop: threading.Event) -> None:
         """Look every now and then until `stop` is set; a database or a judge in trouble is waited for."""
@@ -100,8 +105,11 @@ class Tending:
                 _LOG.warning("served conversations are looked at again in %g s: %s", pause, sayable(error))
 
     def once(self) -> None:
+        now = time.monotonic()
+        self._unusable = {session: when for session, when in self._unusable.items() if when > now}
         with closing(Workspace(self._config, remember=False)) as workspace:
-            settled = settle(workspace)
+            settled = settle(workspace, without=self._unusable)
+            self._unusable |= dict.fromkeys(settled.unusable, now + AGAIN)
             gone = expire(workspace)
         if settled.trajectories:
             _LOG.info("%s", settled)

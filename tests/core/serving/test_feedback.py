@@ -194,7 +194,7 @@ def test_a_judge_without_a_usable_answer_leaves_the_conversation_and_is_not_quot
     workspace = made(tmp_path)
     teacher = workspace.config.teacher.model_copy(update={"judge": "openai/judge", "concurrency": 1, "retries": 0})
     for question in ("What is 2+2?", "What is 3+3?"):
-        client = Client(workspace)
+        client = Client(workspace, at=time.time() - 1000)
         client.say(question, "Four.")
         client.say("Thanks!", "Any time.")
     workspace.close()
@@ -205,6 +205,14 @@ def test_a_judge_without_a_usable_answer_leaves_the_conversation_and_is_not_quot
     settled = settle(judging, everything=True)
 
     assert (settled.left, [item.goal for item in settled.trajectories]) == (1, ["What is 3+3?"])
+    assert settled.unusable == tuple(open_turns(judging.record))
+    tending = Tending(judging.config)
+    asked = []
+    for _ in range(3):
+        tending.once()
+        asked.append(len(server.requests))
+        tending._unusable = {} if len(asked) == 2 else tending._unusable
+    assert asked[0] == asked[1] < asked[2], "it costs nothing until it is asked again"
     assert len(open_turns(judging.record)) == 1, "it is judged another time"
     assert "cannot be judged: PolicyFailed" in caplog.text
     assert "aardvark" not in caplog.text

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import OWN, SECRETS, payload
+from planted import OWN, SECRETS, payload, pieces
 
 from tutelage.config import Config, load_config
 from tutelage.errors import ConfigError
@@ -15,16 +15,27 @@ from tutelage.secrets import SECRET
 
 REDACTOR = Redactor([OWN])
 
-ESCAPED = [
+
+def in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+SPELT: list[Callable[[str], str]] = [
     str,
-    lambda text: json.dumps({"value": text}),
-    lambda text: json.dumps(json.dumps({"lines": f"x\n{text}\ny"})),
+    in_json,
+    lambda text: in_json(in_json(text)),
     lambda text: "".join(f"\\u{ord(char):04x}" for char in text),
     "\u200b".join,
     "\0".join,
     lambda text: "".join(chr(ord(char) + 0xFEE0) if char.isalnum() or char == "@" else char for char in text),
 ]
-"""Ways to write the same text."""
+"""Ways to write the same text, character by character."""
+ESCAPED = [
+    *SPELT,
+    lambda text: json.dumps({"value": text}),
+    lambda text: json.dumps(json.dumps({"lines": f"x\n{text}\ny"})),
+]
+"""And within something."""
 BEFORE = ["", "I am reached at ", "see (", '{"a": "', "first line\n", "um, ", "x=", "a,", "7,", "_", "…"]
 AFTER = ["", " please", ").", '"}', "\nlast line", ", ok?", "!", ",b", ",7", "_", "\0"]
 
@@ -34,11 +45,7 @@ AFTER = ["", " please", ").", '"}', "\nlast line", ", ok?", "!", ",b", ",7", "_"
 @given(data=st.data())
 def test_planted_secrets_of_every_kind_are_taken_out(kind: str, data: st.DataObject) -> None:
     secret = data.draw(SECRETS[kind])
-    before = data.draw(
-        st.sampled_from(
-            ["", "I am reached at ", "see (", '{"a": "', "first line\n", "um, ", "x=", "a,", "7,", "_", "…"]
-        )
-    )
+    before = data.draw(st.sampled_from(BEFORE))
     after = data.draw(st.sampled_from(AFTER))
     written = data.draw(st.sampled_from(ESCAPED))
     told = before + written(secret) + after
@@ -48,6 +55,8 @@ def test_planted_secrets_of_every_kind_are_taken_out(kind: str, data: st.DataObj
     given_away = payload(kind, secret)
     assert written(given_away) not in clean
     assert given_away not in clean
+    left = [piece for piece in pieces(kind, secret) for spell in SPELT if spell(piece) in clean]
+    assert not left
     assert clean != told
     assert REDACTOR.text(clean) == clean, "what was redacted stays as it is"
 
@@ -159,3 +168,17 @@ def test_patterns_that_a_caller_could_keep_busy_are_refused(pattern: str) -> Non
 def test_patterns_with_bounds_are_taken() -> None:
     patterns = [OWN, r"\b[A-Z]{2}\d{6,10}\b", r"(?i)patient\s{0,3}(?:no|nr)\.?\s{0,3}\d{1,12}"]
     assert Config(serve={"learning": {"redact": patterns}}).serve.learning.redact == tuple(patterns)
+
+
+@pytest.mark.parametrize("name", ["pwd", "session_key", "api key", "X-Client-Secret", "access_token", "authorization"])
+@pytest.mark.parametrize("value", ["don't tell", "abc\ndef ghi", "correct horse", "abcdefgh"])
+def test_a_name_that_says_so_makes_a_whole_text_a_secret_in_json_and_within_a_text(name: str, value: str) -> None:
+    told = {name: value, "note": "fine"}
+    clean = {name: SECRET, "note": "fine"}
+
+    assert REDACTOR.value(told) == clean
+    assert json.loads(REDACTOR.document(json.dumps(told))) == clean
+    for written in (json.dumps, repr):
+        quoted = written(value)
+        expected = f"It said {written(told)}.".replace(quoted, f"{quoted[0]}{SECRET}{quoted[0]}")
+        assert REDACTOR.text(f"It said {written(told)}.") == expected

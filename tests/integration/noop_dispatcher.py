@@ -1,9 +1,14 @@
-"""A dispatcher whose jobs are done when they are started: ``python -m noop_dispatcher WORKSPACE NAME``."""
+"""A dispatcher whose jobs are done when they are started: ``python -m noop_dispatcher WORKSPACE NAME OTHER``.
+
+It begins once the other one is there too.
+"""
 
 import os
 import sys
 import time
 from pathlib import Path
+
+from waiting import until
 
 from tutelage.config import Config, JobsConfig
 from tutelage.jobs.dispatcher import Dispatcher
@@ -21,7 +26,7 @@ class Noop:
         self._store = store
         self._told = os.open(told, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def start(self, workspace: Path, job: str, attempt: int) -> str:
+    def start(self, job: str, attempt: int) -> str:
         assert self._store.started(job, attempt, str(os.getpid()), "", time.time())
         os.write(self._told, f"{job} {attempt} {os.getpid()}\n".encode())
         assert self._store.finish(job, attempt, State.SUCCEEDED)
@@ -41,4 +46,8 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     record = Record.open(folder)
     config = Config(jobs=JobsConfig(poll=0.001, at_once=10))
-    Dispatcher(record, folder, config, Noop(JobStore(record), folder / "told"), sys.argv[2]).wait()
+    name, other = sys.argv[2:]
+    dispatcher = Dispatcher(record, folder, config, Noop(JobStore(record), folder / "told"), name)
+    (folder / f"ready-{name}").touch()
+    until((folder / f"ready-{other}").exists, 100)
+    dispatcher.wait()

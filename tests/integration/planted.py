@@ -92,10 +92,7 @@ SECRETS: dict[str, st.SearchStrategy[str]] = {
         joined("+1", word("23456789", 10)),
         joined("(", word("23456789", 3), ") ", word("23456789", 3), "-", word(digits, 4)),
         joined("0", word("123456789", 3), "/", word(digits, 7)),
-        joined(
-            st.sampled_from(["call me at ", "phone: ", "my mobile number is ", "Fax ", "WhatsApp: "]),
-            word(digits, 7, 11),
-        ),
+        joined(st.sampled_from(ANNOUNCED), word(digits, 7, 11)),
         joined("01 ", word(digits, 2), " ", word(digits, 2), " ", word(digits, 2), " ", word(digits, 2)),
     ),
     "own": joined("CASE-", word(digits, 6)),
@@ -107,9 +104,13 @@ OWN = r"CASE-\d{6}"
 
 LEADS = (
     "aws_secret_access_key = ", "Bearer ", "Basic ", "password: ", "postgres://app:", "redis://:", "AccountKey=",
-    '{"client_name": "Ada", "password": "', *ANNOUNCED,
+    '{"client_name": "Ada", "password": "', "https://hooks.slack.com/services/T", *ANNOUNCED,
 )  # fmt: skip
 """What may stay of a planted text."""
+
+
+PIECE = 8
+"""Characters in a row that must not be left of what gives a planted text away."""
 
 
 def payload(kind: str, secret: str) -> str:
@@ -117,3 +118,9 @@ def payload(kind: str, secret: str) -> str:
     for lead in LEADS:
         secret = secret.removeprefix(lead)
     return secret.partition("@db.internal")[0].removesuffix('"}') if kind in ("address", "JSON by name") else secret
+
+
+def pieces(kind: str, secret: str) -> set[str]:
+    """Every `PIECE` characters in a row of each line of the payload, and all of a shorter line."""
+    lines = [line for line in payload(kind, secret).splitlines() if not line.startswith("-----")]
+    return {line[place : place + PIECE] for line in lines for place in range(max(1, len(line) - PIECE + 1))}

@@ -1,6 +1,5 @@
 """Jobs whose processes are killed at random moments: none is lost, none has its effect twice, nothing is left half."""
 
-import json
 import os
 import random
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from same_work import QUEUE, happened
 
 from tutelage.config import Config, load_config
 from tutelage.jobs.dispatcher import Dispatcher
@@ -44,9 +44,8 @@ JOBS = [
     ("collect", {"set": ["collect.explored=2"]}),
     ("extract", {}),
 ]
-QUEUE = ("jobs", "job_moves", "leases", "job_lines", "meta")
+TRIED = (*QUEUE, "meta")
 """Tables that tell how often something was tried."""
-UNLIKE = ("timing", "usage", "usage-cycle")
 
 
 class Place:
@@ -76,10 +75,8 @@ class Place:
         return self.store.submit(kind, params, by="hand:test")[0]
 
     def fingerprint(self) -> dict[str, list[dict[str, Any]]]:
-        found = self.record.fingerprint(without=UNLIKE)
-        text = json.dumps({table: rows for table, rows in found.items() if table not in QUEUE})
-        placeless: dict[str, list[dict[str, Any]]] = json.loads(text.replace(str(self.folder), "here"))
-        return placeless
+        found = happened(self.record, self.folder)
+        return {table: rows for table, rows in found.items() if table not in TRIED}
 
     def come_to(self, job: Job, *states: State, what: str = "") -> Job:
         """Work on the queue until the job is in one of these states or over, or says that it does `what`."""

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from same_work import UNLIKE
 
 from tutelage.record import Record
 
@@ -37,8 +38,6 @@ STAGES = [
     {"type": "grpo", "steps": 2, "batch_size": 4, "group_size": 2},
     {"type": "sdpo", "steps": 2, "batch_size": 4, "group_size": 2},
 ]
-UNLIKE = ("timing", "usage", "usage-cycle")
-"""Documents that say how long something took and how often it was asked for."""
 
 
 def command(workspace: Path) -> list[str]:

@@ -2,7 +2,7 @@
 content with is learned from once it is trusted."""
 
 import json
-import sys
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from commands import command
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from planted import OWN, SECRETS, payload
+from planted import OWN, PIECE, SECRETS, payload, pieces
 from serve_process import PATIENCE, serving
 
 from tutelage import cycle
-from tutelage.cli import main
 from tutelage.config import Config
 from tutelage.experience import Experience, Skill, Source, Sticker
 from tutelage.memory.own_words import in_own_words
@@ -66,13 +66,6 @@ def talk(client: httpx.Client, messages: list[dict[str, Any]], **more: Any) -> l
     return [*messages, {name: reply[name] for name in ("role", "content", "tool_calls") if reply.get(name)}]
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["tutelage", *words])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert not stop.value.code
-
-
 def planted(client: httpx.Client, secrets: dict[str, str]) -> None:
     """Conversations with these in every place that a request has; their users are content."""
     listed, name = "\n".join(secrets.values()), f"{secrets['e-mail']}/{secrets['GitHub']}"
@@ -106,7 +99,7 @@ def planted(client: httpx.Client, secrets: dict[str, str]) -> None:
 
 
 def test_planted_secrets_are_in_no_file_and_no_training_row(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], full_counts: bool
+    workspace: Path, capsys: pytest.CaptureFixture[str], full_counts: bool
 ) -> None:
     every: list[dict[str, str]] = []
     with client_of(workspace) as client:
@@ -126,8 +119,8 @@ def test_planted_secrets_are_in_no_file_and_no_training_row(
         plant()
         private = talk(client, [{"role": "user", "content": f"{MARKER}?"}], tutelage={"record": False})
         talk(client, [*private, {"role": "user", "content": "Go on."}])
-    command(monkeypatch, "served", "judge", "--all", "-s", f"workspace={workspace}")
-    command(monkeypatch, "served", "list", "--json", "-s", f"workspace={workspace}")
+    assert command("served", "judge", "--all", "-s", f"workspace={workspace}") == 0
+    assert command("served", "list", "--json", "-s", f"workspace={workspace}") == 0
     listed = capsys.readouterr().out
 
     found = Workspace(Config.model_validate_json((workspace / "config.json").read_text()), remember=False)
@@ -141,11 +134,19 @@ def test_planted_secrets_are_in_no_file_and_no_training_row(
     files = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
     assert b"[e-mail]" in files[workspace / "record.db"]
     assert MARKER.encode() not in b"".join(files.values())
+    left = runs(listed, learned, *(content.decode("latin-1") for content in files.values()))
     for kind, secret in (item for secrets in every for item in secrets.items()):
+        assert not {piece for piece in pieces(kind, secret) if len(set(piece)) > 2} & left, kind
         for text in {payload(kind, secret), json.dumps(payload(kind, secret))[1:-1]}:
             assert text not in learned, kind
             assert text not in listed, kind
             assert not [path.name for path, content in files.items() if text.encode() in content], kind
+
+
+def runs(*texts: str) -> set[str]:
+    """Every `PIECE` characters in a row of these texts; what is written as `\\u0041` is read."""
+    read = (re.sub(r"\\+u00([0-7][0-9a-fA-F])", lambda found: chr(int(found[1], 16)), text) for text in texts)
+    return {text[place : place + PIECE] for text in read for place in range(len(text) - PIECE + 1)}
 
 
 def exchange(folder: Path, reply: str, *messages: ChatMessage) -> tuple[ChatMessage, ...]:
@@ -160,26 +161,26 @@ def exchange(folder: Path, reply: str, *messages: ChatMessage) -> tuple[ChatMess
 
 
 def test_a_conversation_goes_on_over_a_restart_and_is_forgotten_on_demand(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = ("-s", f"workspace={workspace}")
     said = exchange(workspace, "A bird.", ChatMessage("user", f"What is an {MARKER}?"))
     exchange(workspace, "Oh.", *said, ChatMessage("user", "No, that is wrong."))
-    command(monkeypatch, "served", "judge", *here)
+    assert command("served", "judge", *here) == 0
     assert "0 conversations judged" in capsys.readouterr().out, "it may still go on"
-    command(monkeypatch, "served", "list", "--json", *here)
+    assert command("served", "list", "--json", *here) == 0
     (listed,) = json.loads(capsys.readouterr().out)
     assert (listed["ending"], listed["turns"]) == ("under way", 2)
-    command(monkeypatch, "served", "show", listed["id"], *here)
+    assert command("served", "show", listed["id"], *here) == 0
     assert "assistant: A bird." in capsys.readouterr().out
-    command(monkeypatch, "served", "judge", "--all", "--json", *here)
+    assert command("served", "judge", "--all", "--json", *here) == 0
     (made,) = json.loads(capsys.readouterr().out)["judged"]
     assert made["ending"] == Ending.FAILED
-    command(monkeypatch, "served", "show", made["id"], *here)
+    assert command("served", "show", made["id"], *here) == 0
     assert "The user answered: No, that is wrong." in capsys.readouterr().out
-    command(monkeypatch, "served", "forget", made["id"], "--yes", *here)
+    assert command("served", "forget", made["id"], "--yes", *here) == 0
     assert "1 served conversations are forgotten" in capsys.readouterr().out
-    command(monkeypatch, "served", "list", *here)
+    assert command("served", "list", *here) == 0
     assert "no served conversations" in capsys.readouterr().out
     assert MARKER.encode() not in b"".join(path.read_bytes() for path in workspace.rglob("*") if path.is_file())
 

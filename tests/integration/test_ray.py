@@ -1,10 +1,8 @@
 """Jobs on a Ray cluster of two nodes on this machine."""
 
-import json
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any
 import psutil
 import pytest
 from ray_cluster import NODES, Cluster, two_nodes
+from same_work import happened
+from waiting import until
 
 from tutelage import loop
 from tutelage.config import CONFIG_FILE, JobsConfig, load_config
@@ -48,12 +48,8 @@ def on_ray(cluster: Cluster, **settings: Any) -> JobsConfig:
     return JobsConfig(launcher="ray", ray_address=cluster.address, **settings)
 
 
-def until(condition: Callable[[], object]) -> None:
-    for _ in range(1800):
-        if condition():
-            return
-        time.sleep(0.1)
-    pytest.fail("it did not come to that within three minutes")
+MINUTES = 180.0
+"""Seconds for the cluster to come round to something on a busy machine."""
 
 
 # -- a cycle --------------------------------------------------------------------------------------
@@ -84,10 +80,6 @@ STAGES = [
     {"type": "grpo", "steps": 1, "batch_size": 2, "group_size": 2},
     {"type": "sdpo", "steps": 1, "batch_size": 2, "group_size": 2},
 ]
-UNLIKE = ("timing", "usage", "usage-cycle")
-"""Documents that say how long something took and how often it was asked for."""
-
-
 UNTIMED = re.compile(r"(?!.*\(\d+ s\)$)")
 """Lines of progress come by the clock."""
 
@@ -111,11 +103,14 @@ def work(folder: Path, kind: str, launched: Launcher) -> None:
         assert job.last.attempt == 1
 
 
-def held(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """What the record of a workspace holds, but for who ran the jobs, where and how fast."""
+def held(folder: Path, *others: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the record of a workspace holds, but for who ran the jobs, where and how fast.
+
+    Args:
+        others: workspaces that it is a copy of, or that were copied from it.
+    """
     with closing(Record.open(folder)) as record:
-        text = json.dumps(record.fingerprint(without=UNLIKE))
-    found = json.loads(re.sub(rf"{re.escape(str(folder.parent))}/\w+", "WORKSPACE", text))
+        found = happened(record, folder, *others)
     for move in found["job_moves"]:
         del move["worker"]
     found["job_lines"] = [line for line in found["job_lines"] if UNTIMED.match(line["text"])]
@@ -142,7 +137,7 @@ def test_a_cycle_on_two_nodes_leaves_the_record_that_it_leaves_here(
         shutil.copytree(here, there)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, (here, there), ("distill", "distill"), (local, second)))
-    expected, found = held(here), held(there)
+    expected, found = held(here, there), held(there, here)
     assert found.keys() == expected.keys()
     for table, rows in expected.items():
         assert found[table] == rows, f"{table} differs"
@@ -172,12 +167,12 @@ def test_jobs_are_started_once_on_the_node_that_has_room_and_ended_whole(
     started = {}
     for name in NODES:
         launched = RayLauncher(on_ray(cluster, ray_resources={name: 1.0}), tmp_path, program="sleeps")
-        handle = launched.start(tmp_path, f"job_{name}", 1)
-        assert launched.start(tmp_path, f"job_{name}", 1) == handle
+        handle = launched.start(f"job_{name}", 1)
+        assert launched.start(f"job_{name}", 1) == handle
         started[name] = (launched, handle)
     for name, (launched, handle) in started.items():
         pids = tmp_path / f"job_{name}.pids"
-        until(lambda pids=pids: pids.exists() and pids.read_text().endswith("\n"))
+        until(lambda pids=pids: pids.exists() and pids.read_text().endswith("\n"), MINUTES)
         assert launched.alive(handle) is True
         processes = [psutil.Process(int(pid)) for line in pids.read_text().splitlines() for pid in line.split()]
         assert len(processes) == 2
@@ -186,7 +181,7 @@ def test_jobs_are_started_once_on_the_node_that_has_room_and_ended_whole(
         assert launched.alive(handle) is False
         gone, _ = psutil.wait_procs(processes, timeout=30)
         assert len(gone) == 2
-        assert launched.start(tmp_path, f"job_{name}", 1) == handle  # over, so it stays over
+        assert launched.start(f"job_{name}", 1) == handle  # over, so it stays over
         assert launched.alive(handle) is False
 
 
@@ -196,12 +191,12 @@ def test_what_a_job_wrote_is_told_or_else_what_ray_says(
     (programs / "fails.py").write_text("import sys; print('as far as here'); sys.exit(4)")
     Record.open(tmp_path).close()
     launched = RayLauncher(on_ray(cluster), tmp_path, program="fails")
-    handle = launched.start(tmp_path, "job_1", 1)
-    until(lambda: launched.alive(handle) is False)
+    handle = launched.start("job_1", 1)
+    until(lambda: launched.alive(handle) is False, MINUTES)
     assert launched.output(handle) == "as far as here\nended with exit code 4"
     monkeypatch.setattr("tutelage.jobs.ray.place", lambda workspace: "another-kernel/1")
-    refused = launched.start(tmp_path, "job_2", 1)
-    until(lambda: launched.alive(refused) is False)
+    refused = launched.start("job_2", 1)
+    until(lambda: launched.alive(refused) is False, MINUTES)
     assert "is another machine, from where its record cannot be written safely" in launched.output(refused)
     assert not output_file(tmp_path, "job_2", 1).exists()
 
@@ -211,7 +206,9 @@ def test_a_cluster_that_is_not_there_is_said_to_be_so(tmp_path: Path, monkeypatc
     config = JobsConfig(launcher="ray", ray_address="http://127.0.0.1:9")
     launched = launcher(config, tmp_path)
     with pytest.raises(TutelageError, match=r"Ray at .* does not take job job_1"):
-        launched.start(tmp_path, "job_1", 1)
+        launched.start("job_1", 1)
+    with pytest.raises(TutelageError, match=r"does not take job job_1: .*No such file"):
+        launcher(config, tmp_path / "gone").start("job_1", 1)
     assert launched.alive("job_1-1-00000000") is None
     assert launched.output("job_1-1-00000000") == ""
     monkeypatch.setenv("RAY_ADDRESS", "auto")

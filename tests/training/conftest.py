@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+import tiny_students
 
 from tutelage.config import Config
 from tutelage.environments.toy import Toy
 from tutelage.experience import Recaller
 from tutelage.measures import Student
 from tutelage.record import Record
-from tutelage.training import weights
 from tutelage.training.base import StageContext
 from tutelage.types import Split
 
@@ -20,13 +19,7 @@ from tutelage.types import Split
 @pytest.fixture(scope="module")
 def varied() -> tuple[Any, Any]:
     """The `tiny` model with weights that make varied replies of varied lengths, and its tokenizer."""
-    model, tokenizer = weights.load("tiny")
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.model.layers.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(8)  # untrained ones repeat their last token
-        model.model.embed_tokens.weight[tokenizer.eos_token_id].normal_(std=0.25)
+    model, tokenizer = tiny_students.varied(0)
     return model, tokenizer
 
 

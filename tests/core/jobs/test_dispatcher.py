@@ -16,7 +16,7 @@ from tutelage.jobs.model import Again, Job, State
 from tutelage.jobs.store import JobStore
 from tutelage.record import Record
 
-HELPERS = Path(__file__).parents[2] / "integration"
+HELPERS = (Path(__file__).parents[2], Path(__file__).parents[2] / "integration")
 BEGAN = 1_800_000_000.0
 
 
@@ -25,9 +25,10 @@ def test_two_dispatchers_run_no_job_twice(tmp_path: Path) -> None:
     store = JobStore(record)
     with record.transaction():
         ids = {store.submit("evaluate" if n % 2 else "collect", by="hand:test")[0].id for n in range(200)}
-    environment = {**os.environ, "PYTHONPATH": str(HELPERS)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, HELPERS))}
     command = [sys.executable, "-m", "noop_dispatcher", str(tmp_path)]
-    both = [subprocess.Popen([*command, name], env=environment) for name in ("one", "two")]
+    names = [("one", "two"), ("two", "one")]
+    both = [subprocess.Popen([*command, *these], env=environment) for these in names]
     assert [process.wait(120) for process in both] == [0, 0]
     runs = [line.split() for line in (tmp_path / "told").read_text().splitlines()]
     assert Counter(job for job, _, _ in runs) == Counter(ids)
@@ -44,9 +45,9 @@ class Processes:
     def __init__(self) -> None:
         self.living: dict[str, bool | None] = {}
         self.stopped: list[tuple[str, float]] = []
-        self.fault: TutelageError | None = None
+        self.fault: Exception | None = None
 
-    def start(self, workspace: Path, job: str, attempt: int) -> str:
+    def start(self, job: str, attempt: int) -> str:
         if self.fault is not None:
             raise self.fault
         self.living[f"{job}/{attempt}"] = True
@@ -148,6 +149,12 @@ def test_what_cannot_be_started_has_its_attempts_or_fails_at_once(stand: Stand) 
     other = stand.store.submit("evaluate", by="hand:test", now=BEGAN)[0]
     stand.dispatcher.tick()
     assert (stand.store.get(other.id).state, stand.store.get(other.id).last.attempt) == (State.FAILED, 1)
+    stand.launcher.fault = FileNotFoundError("the folder is gone")  # which its launcher did not foresee
+    third = stand.store.submit("evaluate", by="hand:test", now=stand.now)[0]
+    assert stand.dispatcher.tick() == 0
+    again = stand.store.get(third.id).last
+    assert (again.state, again.due) == (State.QUEUED, stand.now + 30)
+    assert again.reason.endswith("could not start it: FileNotFoundError: the folder is gone")
 
 
 def test_a_job_that_does_not_stop_is_ended_after_a_grace(stand: Stand) -> None:
@@ -175,7 +182,9 @@ def test_a_launcher_that_knows_nothing_of_a_job_keeps_nobody_waiting(stand: Stan
     assert [stand.store.get(job.id).times(Again.TAKEN_OVER) for job in (foreign, other)] == [1, 1]
 
 
-def test_what_a_cancelled_job_left_unfinished_is_cleaned_up_whoever_ended_it(stand: Stand, tmp_path: Path) -> None:
+def test_what_a_cancelled_job_left_unfinished_is_cleaned_up_whoever_ended_it(
+    stand: Stand, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / CONFIG_FILE).write_text(load_config(None, ["teacher.model=expert/toy"]).model_dump_json())
 
     def begun(cycle: int) -> Job:
@@ -201,7 +210,9 @@ def test_what_a_cancelled_job_left_unfinished_is_cleaned_up_whoever_ended_it(sta
     stand.store.cancel(job.id, "hand:test", stand.now)
     with cycle_lock(tmp_path, "its process, which is still ending"):
         stand.dispatcher.tick()
+        stand.dispatcher.tick()
         assert status(2) == "running, half made"
+    assert caplog.text.count(f"{job.id}: the next cycle cleans up after it: ") == 1
     stand.dispatcher.tick()
     assert status(2) == "cancelled"
 

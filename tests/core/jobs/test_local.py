@@ -4,14 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 from tutelage.config import Config, JobsConfig
 from tutelage.jobs.attend import HANDLE, KEPT, MOST, BoundedFile, elsewhere, last_lines, output_file, place
@@ -42,7 +42,7 @@ class Jobs:
 
     def start(self, code: str, job: str = "job_1", attempt: int = 1) -> tuple[LocalLauncher, str]:
         launched = self.launcher(code)
-        self.handles.append(launched.start(self.workspace, job, attempt))
+        self.handles.append(launched.start(job, attempt))
         return launched, self.handles[-1]
 
 
@@ -53,14 +53,6 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     yield found
     for handle in found.handles:
         found.launcher().stop(handle, grace=0)
-
-
-def until(condition: Callable[[], object]) -> None:
-    for _ in range(3000):
-        if condition():
-            return
-        time.sleep(0.01)
-    pytest.fail("it did not come to that within 30 seconds")
 
 
 def ended(launched: LocalLauncher, handle: str) -> None:
@@ -109,16 +101,16 @@ def test_output_is_kept_without_secrets_and_says_how_it_ended(jobs: Jobs, monkey
 def test_an_attempt_is_started_once(jobs: Jobs) -> None:
     launched = jobs.launcher(SLEEPS)
     with ThreadPoolExecutor(8) as pool:
-        handles = set(pool.map(lambda _: jobs.launcher(SLEEPS).start(jobs.workspace, "job_1", 1), range(8)))
+        handles = set(pool.map(lambda _: jobs.launcher(SLEEPS).start("job_1", 1), range(8)))
     jobs.handles += handles
     assert len(handles) == 1
     noted_at = output_file(jobs.workspace, "job_1", 1).with_suffix(".pid")
     noted_at.write_text("")  # as if killed between starting it and noting that
-    assert {launched.start(jobs.workspace, "job_1", 1)} == handles
+    assert {launched.start("job_1", 1)} == handles
     launched.stop(*handles, grace=0)
-    assert {launched.start(jobs.workspace, "job_1", 1)} == handles  # nor again when it is over
+    assert {launched.start("job_1", 1)} == handles  # nor again when it is over
     assert launched.alive(*handles) is False
-    second = launched.start(jobs.workspace, "job_1", 2)
+    second = launched.start("job_1", 2)
     jobs.handles.append(second)
     assert launched.alive(second) is True
 
@@ -129,7 +121,7 @@ def test_a_copy_of_a_workspace_leaves_the_jobs_of_the_other_alone(jobs: Jobs, tm
     assert copy.alive(handle) is False
     copy.stop(handle, grace=0)
     assert launched.alive(handle) is True
-    own = copy.start(tmp_path / "restored", "job_1", 1)
+    own = copy.start("job_1", 1)
     assert own != handle
     copy.stop(own, grace=0)
     assert (copy.alive(own), launched.alive(handle)) == (False, True)
@@ -139,7 +131,7 @@ def test_a_job_that_was_just_started_counts_as_alive(jobs: Jobs) -> None:
     """For a moment the kernel knows a process without its command line."""
     launched, other = jobs.launcher(SLEEPS), jobs.launcher(SLEEPS)
     for attempt in range(1, 11):
-        jobs.handles.append(launched.start(jobs.workspace, "job_1", attempt))
+        jobs.handles.append(launched.start("job_1", attempt))
         assert other.alive(jobs.handles[-1]) is True
         assert launched.alive(jobs.handles[-1]) is True
 
@@ -149,7 +141,7 @@ def test_handles_hold_across_processes_and_pids_that_are_used_again(jobs: Jobs) 
         "import sys; from pathlib import Path; from tutelage.config import JobsConfig\n"
         "from tutelage.jobs.local import LocalLauncher\n"
         "workspace = Path(sys.argv[1]); launched = LocalLauncher(JobsConfig(), workspace, program='stand_in')\n"
-        "print(launched.start(workspace, 'job_1', 1), flush=True)\n"
+        "print(launched.start('job_1', 1), flush=True)\n"
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     )
     launched = jobs.launcher(SLEEPS)

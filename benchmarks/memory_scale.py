@@ -4,9 +4,10 @@
 
 Experiences are made up of a skewed vocabulary, in one environment with 200 families; queries are a goal and a page of
 1,000 characters. Every size has a process of its own. Searches return 5 and include embedding the query and reading
-what was found; those of bare Chroma return ids, from a vector or with embedding the query too. Every line of the table
-is measured with queries that nobody has asked before, after a few others to warm up. mem0 keeps texts without an LLM,
-with the same embeddings in its own Chroma; it needs its own virtual environment.
+what was found; those of bare Chroma return ids from a vector, ids from a text, or the experiences themselves from a
+text, which is what a search here does. Every line of the table is measured with queries that nobody has asked before,
+after a few others to warm up. mem0 keeps texts without an LLM, with the same embeddings in its own Chroma; it needs
+its own virtual environment.
 """
 
 import argparse
@@ -158,15 +159,21 @@ def bare(experiences: list[Experience], language: Language, embed: Callable[...,
         part = experiences[start : start + 1000]
         data = [{"kind": item.kind, "family": item.family, "status": item.status.value} for item in part]
         vectors = embed([distilled(item) for item in part])
-        collection.add(ids=[item.id for item in part], embeddings=vectors, metadatas=data)
+        bodies = [item.model_dump_json() for item in part]
+        collection.add(ids=[item.id for item in part], embeddings=vectors, metadatas=data, documents=bodies)
     result: dict[str, Any] = {"bare Chroma add in batches /s": len(experiences) / (time.perf_counter() - began)}
     where = {"$and": [{"kind": "skill"}, {"status": {"$in": ["active", "candidate"]}}]}
 
-    def ask(vector: Any, filters: Any = None) -> None:
-        collection.query(query_embeddings=[vector], n_results=5, where=filters, include=["distances"])
+    def ask(vector: Any, filters: Any = None, include: Sequence[str] = ("distances",)) -> list[Experience]:
+        found = collection.query(query_embeddings=[vector], n_results=5, where=filters, include=[*include])
+        return [Experience.model_validate_json(body) for body in (found["documents"] or [[]])[0]]
+
+    def read(text: str) -> list[Experience]:
+        return ask(embed([text])[0], include=("distances", "documents"))
 
     result["embedding a query"] = asked(language, lambda text: embed([text]))
     result["bare Chroma, unfiltered, with embedding"] = asked(language, lambda text: ask(embed([text])[0]))
+    result["bare Chroma, unfiltered, embedding and bodies"] = asked(language, read)
     for name, filters in (("unfiltered", None), ("kind and status", where)):
         vectors = [embed([language.text(200)[:1000]])[0] for _ in range(WARM_UP + QUERIES)]
         result[f"bare Chroma, {name}"] = timed(partial(ask, filters=filters), vectors[WARM_UP:], vectors[:WARM_UP])

@@ -16,7 +16,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def main() -> int:
     began = time.monotonic()
-    command = ["pytest", "-m", "slow", "--full-counts", "-rA", *sys.argv[1:]]
+    command = ["pytest", "-m", "slow", "--full-counts", "-rfEsp", *sys.argv[1:]]
     run = subprocess.run(
         [str(Path(sys.executable).parent / command[0]), *command[1:]],
         cwd=ROOT,
@@ -41,7 +41,7 @@ def main() -> int:
         file.write("\n".join(lines) + "\n\n")
     print("\n".join(lines))
     if run.returncode:
-        print(run.stdout[-5000:], run.stderr[-2000:], file=sys.stderr)
+        print(run.stdout, run.stderr, file=sys.stderr)
     return run.returncode
 
 

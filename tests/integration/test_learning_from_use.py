@@ -66,9 +66,13 @@ def talk(client: httpx.Client, messages: list[dict[str, Any]], **more: Any) -> l
     return [*messages, {name: reply[name] for name in ("role", "content", "tool_calls") if reply.get(name)}]
 
 
-def planted(client: httpx.Client, secrets: dict[str, str]) -> None:
-    """Conversations with these in every place that a request has; their users are content."""
-    listed, name = "\n".join(secrets.values()), f"{secrets['e-mail']}/{secrets['GitHub']}"
+def planted(client: httpx.Client, secrets: dict[str, str], number: int) -> None:
+    """Conversations with these in every place that a request has; their users are content.
+
+    Args:
+        number: tells conversations about the same secrets apart; what is asked once more is no other conversation.
+    """
+    listed, name = "\n".join([*secrets.values(), f"({number})"]), f"{secrets['e-mail']}/{secrets['GitHub']}/{number}"
     call = {"name": "note", "arguments": json.dumps({"text": listed})}
     tool = {
         "name": "note",
@@ -77,7 +81,7 @@ def planted(client: httpx.Client, secrets: dict[str, str]) -> None:
     }
     thanks = {"role": "user", "content": f"Thanks! {secrets['card']}"}
     said = talk(client, [{"role": "system", "content": listed}, {"role": "user", "content": "Hi"}])
-    talk(client, [*said, thanks], tutelage={"session": secrets["e-mail"]})
+    talk(client, [*said, thanks], tutelage={"session": f"{secrets['e-mail']}/{number}"})
     said = talk(
         client,
         [{"role": "user", "content": json.dumps({"mine": listed})}],
@@ -114,7 +118,7 @@ def test_planted_secrets_are_in_no_file_and_no_training_row(
         @given(secrets=st.fixed_dictionaries(SECRETS))
         def plant(secrets: dict[str, str]) -> None:
             every.append(secrets)
-            planted(client, secrets)
+            planted(client, secrets, len(every))
 
         plant()
         private = talk(client, [{"role": "user", "content": f"{MARKER}?"}], tutelage={"record": False})

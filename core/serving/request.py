@@ -78,8 +78,6 @@ def _sampling(sent: ChatRequest, config: ServeConfig) -> Sampling:
         param = "max_completion_tokens" if sent.max_completion_tokens else "max_tokens"
         raise ApiError(400, f"a reply may have {config.max_new_tokens} tokens at most", param=param)
     stop = [sent.stop] if isinstance(sent.stop, str) else sent.stop or []
-    if "" in stop:
-        raise ApiError(400, "an empty text ends every reply", param="stop")
     greedy = sent.top_p == 0
     return Sampling(
         max_new_tokens=length,

@@ -27,6 +27,8 @@ def _whole(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_whole)]
+Stop = Annotated[Text, Field(min_length=1)]
+"""An empty one would end every reply."""
 
 
 class Sent(BaseModel):
@@ -159,7 +161,7 @@ class ChatRequest(Sent):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """Default 0: as the student was evaluated."""
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-SEED, le=SEED - 1)] | None = None
     tools: Annotated[list[OfferedTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None

@@ -11,7 +11,8 @@ HEX = digits + "abcdef"
 
 
 def word(alphabet: str, least: int, most: int | None = None) -> st.SearchStrategy[str]:
-    return st.text(alphabet, min_size=least, max_size=most or least)
+    # Not `st.text`, which likes to take words out of the source code: they are in a workspace anyway.
+    return st.lists(st.sampled_from(alphabet), min_size=least, max_size=most or least).map("".join)
 
 
 def joined(*parts: str | st.SearchStrategy[str]) -> st.SearchStrategy[str]:

@@ -127,16 +127,18 @@ def test_killed_jobs_end_like_undisturbed_ones(undisturbed, tmp_path: Path, full
 
 
 def killed(place: Place, job: Job, moments: random.Random, most: int) -> int:
-    """Have a job done, killing its process up to `most` times; how often it was."""
+    """Have a job done, killing its process up to `most` times; how often that stopped it."""
     kills = 0
     while kills < most and not place.come_to(job, State.RUNNING).over:
         time.sleep(moments.uniform(0.0, 12.0 if job.kind == "distill" else 6.0))
         kills += place.kill(job)
     ended = place.come_to(job)
     assert ended.state is State.SUCCEEDED, ended.last
-    assert (ended.times(Again.FAILED), ended.times(Again.TAKEN_OVER)) == (0, kills)
-    assert ended.last.attempt == 1 + kills
-    return kills
+    attempts = 1 + ended.times(Again.TAKEN_OVER)
+    # The last kill may find a process that has just written that it is done.
+    assert attempts in (kills, 1 + kills)
+    assert (ended.times(Again.FAILED), ended.last.attempt) == (0, attempts)
+    return attempts - 1
 
 
 def test_a_cancelled_job_leaves_things_whole(tmp_path: Path, full_counts: bool) -> None:

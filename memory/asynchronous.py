@@ -87,6 +87,9 @@ class AsyncMemoryStore:
     async def recall(self, task: Task, goal: str, observation: str) -> Recall:
         return await self._run(self._store.recall, task, goal, observation)
 
+    async def guardrails(self, environment: str) -> tuple[Experience, ...]:
+        return await self._run(self._store.guardrails, environment)
+
     async def sources(self, experience_id: str) -> list[tuple[Trajectory, Step, int]]:
         return await self._run(self._store.sources, experience_id)
 

@@ -1,23 +1,12 @@
 """Promotion and rollback: what is in use afterwards."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from made_students import made, opened, promoted
+from made_students import made, promoted
 
 from tutelage import gate, versions
 from tutelage.errors import RecordError
 from tutelage.gate import promote_by_hand, rollback
 from tutelage.workspace import Workspace
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = opened(tmp_path / "w")
-    workspace.base_student()
-    yield workspace
-    workspace.close()
 
 
 def test_a_rollback_goes_back_to_what_was_in_use(workspace: Workspace) -> None:

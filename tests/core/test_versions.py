@@ -53,14 +53,6 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     workspace.close()
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = opened(tmp_path / "w")
-    workspace.base_student()
-    yield workspace
-    workspace.close()
-
-
 # -- what is noted --------------------------------------------------------------------------------
 
 

@@ -11,18 +11,19 @@ from tutelage.record import Record
 from tutelage.training import content, weights
 
 
-def varied(seed: int, *, ends: bool = True) -> Any:
+def varied(seed: int, *, ends: bool = True, std: float = 0.8) -> Any:
     """`tiny` with weights that make varied replies, other ones for each seed, and its tokenizer.
 
     Args:
         ends: whether replies end by themselves, after varied lengths.
+        std: of the weights; with smaller ones, scores of different batches agree more closely.
     """
     model, tokenizer = weights.load("tiny")
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
         for parameter in model.model.layers.parameters():
             if parameter.ndim == 2:
-                parameter.normal_(std=0.8)  # untrained ones repeat their last token
+                parameter.normal_(std=std)  # untrained ones repeat their last token
         model.model.embed_tokens.weight[tokenizer.eos_token_id].normal_(std=0.25 if ends else 0.0)
     return model, tokenizer
 

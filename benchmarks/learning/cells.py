@@ -16,7 +16,6 @@ from tutelage import cycle as steps
 from tutelage import distilling
 from tutelage.agents.seeds import stable_seed
 from tutelage.environments.suite import Suite
-from tutelage.errors import ConfigError
 from tutelage.evaluate import evaluate_arm, exclude_seen, held_out_tasks, seen_pairs
 from tutelage.measures import Student
 from tutelage.progress import Reporter
@@ -39,12 +38,11 @@ def run(plan: Plan, name: str, seed: int, folder: Path, report: Reporter) -> Ite
     """Make and measure what is missing; after each student, the cells as they are so far.
 
     Raises:
-        ConfigError: the workspace is of another plan, or there is too little memory.
+        ConfigError: there is too little memory.
     """
     world = plan.worlds[name]
     workspace = Workspace(world.settings(folder / f"{name}-{seed}", seed, plan.sft))
     try:
-        _same_plan(workspace, plan, world)
         number = seed + 1
         for step in (steps.collect, distilling.judge, distilling.extract, distilling.consolidate):
             step(workspace, number, report)
@@ -79,16 +77,6 @@ def held_out(plan: Plan, world: World, seed: int) -> dict[str, list[Task]]:
 
     unseen = plan.episodes_unseen if world.unseen else 0
     return {SEEN: drawn(SEEN, world.suite, plan.episodes), UNSEEN: drawn(UNSEEN, world.suite_unseen, unseen)}
-
-
-def _same_plan(workspace: Workspace, plan: Plan, world: World) -> None:
-    """A workspace goes on with the plan that it was begun with; the number of seeds may change."""
-    kept = plan.model_dump(mode="json", include={"seconds", "sft", "arms", "episodes", "episodes_unseen"})
-    kept |= {"world": world.model_dump(mode="json"), "order": list(plan.arms)}
-    before = workspace.record.get("learning", "plan")
-    if before is not None and before != kept:
-        raise ConfigError(f"{workspace.folder} is of another plan; choose another --out, or remove it")
-    workspace.record.put("learning", "plan", kept)
 
 
 def _check_memory(plan: Plan, workspace: Workspace, base: Student) -> None:

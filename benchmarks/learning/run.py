@@ -3,9 +3,9 @@
     python benchmarks/learning/run.py benchmarks/learning/short.toml [--seeds N] [--out FOLDER] [--check]
 
 A plan says what is compared (`plan.py`): `toy.toml` takes minutes and only shows that everything runs, `short.toml`
-22 minutes on two idle cores, `full.toml` a night. A run that was stopped goes on when the command is given again.
-FOLDER has `results.json`, `table.txt` (which is also printed), `plots.html`, and the workspaces. `--check` only reads
-the plan and lists its tasks.
+22 minutes per world and seed on two idle cores, `full.toml` a night. A run that was stopped goes on when the command is
+given again. FOLDER has `results.json`, `table.txt` (which is also printed), `plots.html`, and the workspaces; to go on
+elsewhere after whole seeds, `results.json` is enough. `--check` only reads the plan and lists its tasks.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import psutil
 import torch
-from cells import Cell, held_out
+from cells import BASE, SFT, Cell, held_out
 from cells import run as run_seed
 from figures import tables, verdicts
 from page import page
 from plan import Plan, read
 from rich.console import Console
 
-from tutelage.errors import TutelageError
+from tutelage.errors import ConfigError, TutelageError
 from tutelage.progress import reporting
 
 HERE = Path(__file__).resolve().parent
 WIDTH = 190
+
+Results = dict[str, Any]
+"""The plan (and the order of its arms), facts of each run that added to it, and the cells; JSON."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,26 +62,51 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def compared(plan: Plan, out: Path, command: str) -> str:
-    """Run every seed of every world, writing what there is after each student; the text of the tables."""
-    done: dict[tuple[str, int], list[Cell]] = {}
+    """Run every seed of every world that `out` has no results of, writing what there is after each student; the text
+    of the tables.
+
+    Raises:
+        ConfigError: `out` is of another plan.
+    """
+    results = before(plan, out)
+    cells: list[Cell] = results["cells"]
+    students = Counter((cell["world"], cell["seed"]) for cell in cells)
+    pairs = [(name, seed) for seed in range(plan.seeds) for name in plan.worlds]  # cut short: some of every world
+    left = [pair for pair in pairs if students[pair] < len((BASE, SFT, *plan.arms))]
     about = facts(command)
-    text = ""
+    if left and about not in results["runs"]:
+        results["runs"].append(about)
+    written(plan, out, results)
     with reporting() as report:
-        for seed in range(plan.seeds):  # seed by seed, so that a run cut short has some of every world
-            for name in plan.worlds:
-                for cells in run_seed(plan, name, seed, out / "workspaces", report):
-                    done[name, seed] = cells
-                    text = written(plan, out, about, [cell for part in done.values() for cell in part])
-    return text
+        for name, seed in left:
+            others = [cell for cell in cells if (cell["world"], cell["seed"]) != (name, seed)]
+            for found in run_seed(plan, name, seed, out / "workspaces", report):
+                results["cells"] = cells = others + found
+                written(plan, out, results)
+    return (out / "table.txt").read_text()
 
 
-def written(plan: Plan, out: Path, about: dict[str, Any], cells: list[Cell]) -> str:
-    """Write results, table and plots; return the table."""
-    arms = list(plan.arms)
+def before(plan: Plan, out: Path) -> Results:
+    """What earlier runs wrote, on this machine or another: `results.json` is enough to go on after a whole seed."""
+    kept = {"plan": plan.model_dump(mode="json", exclude={"seeds"}), "order": list(plan.arms)}
+    file = out / "results.json"
+    if not file.exists():
+        return {**kept, "runs": [], "cells": []}
+    results: Results = json.loads(file.read_text())
+    if {key: results.get(key) for key in kept} != kept:
+        raise ConfigError(f"{out} is of another plan; choose another --out, or remove it")
+    return results
+
+
+def written(plan: Plan, out: Path, results: Results) -> None:
+    """Write results, table and plots."""
+    arms, cells = list(plan.arms), results["cells"]
     console = Console(width=WIDTH, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print("; ".join(f"{name}: {value}" for name, value in about.items()), highlight=False)
+    for about in results["runs"]:
+        console.print("; ".join(f"{name}: {value}" for name, value in about.items()), highlight=False)
+    seeds = len({cell["seed"] for cell in cells})
     console.print(
-        f"{plan.seconds:.0f} s of training per arm after SFT; {plan.seeds} seeds. Steps, seconds and tokens are means "
+        f"{plan.seconds:.0f} s of training per arm after SFT; {seeds} seeds. Steps, seconds and tokens are means "
         f"over seeds. {plan.confidence:.0%} intervals: in brackets over held-out tasks, in columns of their own over "
         "seeds.",
         highlight=False,
@@ -88,11 +117,9 @@ def written(plan: Plan, out: Path, about: dict[str, Any], cells: list[Cell]) -> 
         console.print(line, highlight=False)
     console.file.close()
     text = console.export_text()
-    results = {"about": about, "plan": plan.model_dump(mode="json"), "cells": cells}
     replaced(out / "results.json", json.dumps(results, indent=1))
     replaced(out / "table.txt", text)
     replaced(out / "plots.html", page(cells, arms, plan.confidence, text))
-    return text
 
 
 def facts(command: str) -> dict[str, str]:

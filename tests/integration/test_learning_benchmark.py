@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -101,6 +102,15 @@ def test_a_plan_comes_to_its_table_stopped_or_not(
     assert "GRPO, then SDPO is not shown to be better than SFT longer: +0 (" in table
     assert "recipe by validation: SFT longer" in table
     assert (out / "plots.html").read_text().count("<svg") == 8
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(out / "results.json", elsewhere)
+    benchmark.main([str(plan), "--out", str(elsewhere)])
+    assert capsys.readouterr().out == table, "results alone are enough to go on from"
+    assert not (elsewhere / "workspaces").exists()
+    plan.write_text(PLAN.replace("seconds = 0.3", "seconds = 0.4"))
+    with pytest.raises(SystemExit, match="is of another plan"):
+        benchmark.main([str(plan), "--out", str(out)])
 
 
 def test_what_makes_a_comparison_worthless_is_refused(benchmark: ModuleType, plan: Path) -> None:

@@ -3,8 +3,8 @@
 Two intervals, for two questions. `pairs` is the paired bootstrap of `tutelage.stats` over the tasks of all seeds: how
 sure is it that these very students differ on such tasks. `seeds` is Student's t over the seeds' gains: how sure is it
 that training again would show the same; seeds are the clusters, each an independent run. An arm counts as better only
-if both are above 0 (with one seed, or seeds that all gained the same, there is only the first).
-Nothing is corrected for the number of arms.
+if both are above 0, and as worse only if both are below (with one seed, or seeds that all gained the same, there is
+only the first). Nothing is corrected for the number of arms.
 """
 
 import math
@@ -33,6 +33,10 @@ class Gain:
     @property
     def better(self) -> bool:
         return self.pairs.low > 0 and (self.seeds is None or self.seeds[0] > 0)
+
+    @property
+    def worse(self) -> bool:
+        return self.pairs.high < 0 and (self.seeds is None or self.seeds[1] < 0)
 
     def texts(self) -> list[str]:
         """The gain with its interval over pairs, that of each seed, and the interval over seeds; in points."""
@@ -116,7 +120,7 @@ def verdicts(cells: Sequence[Cell], arms: Sequence[str], control: str, confidenc
             found = gain(theirs, mine, SEEN, confidence)
             if found.better:
                 better[arm] = found.pairs.gain
-            said = "better than" if found.better else "not shown to be better than"
+            said = "better than" if found.better else "worse than" if found.worse else "not shown to differ from"
             pairs, by_seed, over = found.texts()
             seeds = f"; by seed {by_seed}, over seeds {over}" if over else ""
             lines.append(f"{world}: {arm} is {said} {control}: {pairs} points{seeds}")

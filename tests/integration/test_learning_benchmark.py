@@ -99,7 +99,7 @@ def test_a_plan_comes_to_its_table_stopped_or_not(
     assert tasks[0] == tasks[1] == tasks[2] == tasks[3] != tasks[4], "the same for all students of a seed"
     table = capsys.readouterr().out
     assert table == (out / "table.txt").read_text()
-    assert "GRPO, then SDPO is not shown to be better than SFT longer: +0 (" in table
+    assert "GRPO, then SDPO is not shown to differ from SFT longer: +0 (" in table
     assert "recipe by validation: SFT longer" in table
     assert (out / "plots.html").read_text().count("<svg") == 8
     elsewhere = tmp_path / "elsewhere"
@@ -135,6 +135,10 @@ def test_intervals_over_seeds_are_students(benchmark: ModuleType) -> None:
     assert gain.pairs.low > 0
     assert gain.by_seed == (0.0, 1.0)
     assert not gain.better, "one seed of two says nothing about the next"
+    once = figures.gain(new[1:], old[1:], "t", 0.95)
+    assert once.worse
+    assert not once.better
+    assert not figures.gain(new, old, "t", 0.95).worse
 
 
 @pytest.mark.parametrize("name", ["toy", "short", "full"])

@@ -43,7 +43,8 @@ DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, UNGUARDED, GUARDED, ROLLOUTS = (
 )
 EXPERIENCE_ARMS = (DEMONSTRATIONS, ORACLE, MISTAKEN, EXPLORED, ROLLOUTS, DESIGNED, SERVED)
 """Arms whose trajectories feed memory and SFT."""
-
+PAIRED = {GUARDED: UNGUARDED}
+"""Arms compared task by task: the former draws as the latter does, so they are equal until a guardrail steps in."""
 
 LONGEST_GOLD = 1000
 """Steps of a known solution at most."""
@@ -97,7 +98,7 @@ def run_and_record(
             workspace.suite.make,
             act=unhurried(workspace.config.act) if arm == ORACLE else workspace.config.act,
             memory=memory,
-            seed=stable_seed(workspace.config.seed, cycle, arm),
+            seed=stable_seed(workspace.config.seed, cycle, PAIRED.get(arm, arm)),
             on_finished=finished,
         )
 

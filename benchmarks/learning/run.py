@@ -3,7 +3,7 @@
     python benchmarks/learning/run.py benchmarks/learning/short.toml [--seeds N] [--out FOLDER] [--check]
 
 A plan says what is compared (`plan.py`): `toy.toml` takes minutes and only shows that everything runs, `short.toml`
-22 minutes per world and seed on two idle cores, `full.toml` a night. A run that was stopped goes on when the command is
+20 minutes per world and seed on two idle cores, `full.toml` a night. A run that was stopped goes on when the command is
 given again. FOLDER has `results.json`, `table.txt` (which is also printed), `plots.html`, and the workspaces; to go on
 elsewhere after whole seeds, `results.json` is enough. `--check` only reads the plan and lists its tasks.
 """
@@ -117,7 +117,7 @@ def written(plan: Plan, out: Path, results: Results) -> None:
         console.print(line, highlight=False)
     console.file.close()
     text = console.export_text()
-    replaced(out / "results.json", json.dumps(results, indent=1))
+    replaced(out / "results.json", json.dumps(results))
     replaced(out / "table.txt", text)
     replaced(out / "plots.html", page(cells, arms, plan.confidence, text))
 

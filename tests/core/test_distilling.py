@@ -7,12 +7,12 @@ import pytest
 
 from tutelage.agents.graph import run_episodes
 from tutelage.config import Config
-from tutelage.cycle import DEMONSTRATIONS, run_and_record
+from tutelage.cycle import DEMONSTRATIONS, GUARDED, MISTAKEN, UNGUARDED, run_and_record
 from tutelage.designs import DESIGNED
-from tutelage.distilling import DISTILLED, extract, judge
+from tutelage.distilling import DISTILLED, consolidate, extract, judge
 from tutelage.funnel import Funnel
 from tutelage.progress import Reporter
-from tutelage.types import Split
+from tutelage.types import Split, Trajectory
 from tutelage.workspace import Workspace
 
 QUIET = Reporter(None)
@@ -68,3 +68,33 @@ def test_what_was_not_judged_is_left_for_a_later_extraction(workspace: Workspace
     judge(workspace, 2, QUIET)
     extract(workspace, 2, QUIET)
     assert len(workspace.record.items(DISTILLED)) == 4
+
+
+def test_with_guardrails_and_without_all_is_equal_until_one_steps_in(tmp_path: Path) -> None:
+    config = {
+        "workspace": tmp_path / "w",
+        "environments": [{"name": "toy"}],
+        "teacher": {"model": "expert/toy"},
+        "collect": {"mistake_rate": 0.5, "guarded": 10},
+    }
+    workspace = Workspace(Config.model_validate(config))
+    tasks = workspace.suite.tasks(Split.TRAIN, 0, 4)
+    run_and_record(workspace, tasks, workspace.acting(), arm=DEMONSTRATIONS, cycle=1, report=QUIET)
+    run_and_record(workspace, tasks, workspace.clumsy_teacher(), arm=MISTAKEN, cycle=1, report=QUIET)
+    for step in (judge, extract, consolidate):
+        step(workspace, 1, QUIET)
+    pairs = list(zip(*(_by_task(workspace, arm) for arm in (UNGUARDED, GUARDED)), strict=True))
+    blocks = 0
+    for without, guarded in pairs:
+        assert without.task == guarded.task
+        stops = [place for place, step in enumerate(guarded.steps) if step.blocked_by is not None]
+        end = stops[0] + 1 if stops else None  # the same action is tried, and held back
+        assert [step.action for step in guarded.steps[:end]] == [step.action for step in without.steps[:end]]
+        blocks += bool(stops)
+    assert 0 < blocks < len(pairs)
+    assert any(not without.success for without, _ in pairs)
+    workspace.close()
+
+
+def _by_task(workspace: Workspace, arm: str) -> list[Trajectory]:
+    return sorted(workspace.record.trajectories(arm=arm), key=lambda item: item.task.id)

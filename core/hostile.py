@@ -11,7 +11,8 @@ _ENDS = ("", "!", "\x00")
 """What a text ends in that the pattern has matched up to there."""
 _SIZES = (*range(10, 34, 2), 48, 64, 96, 128, 256, 512, 1000)
 """In small steps where the time may double with every character, so that the last one takes bearably longer."""
-_SMALL, _LARGE = 2000, 8000
+_SMALL, _LARGE = 8000, 32_000
+"""Long enough that a quadratic time stands out from the slack on a fast machine too."""
 _MOST_SECONDS, _MOST_GROWTH, _SLACK_SECONDS = 0.05, 8.0, 0.005
 """Of this thread's processor time: for a short text; of four times the text over once the text; and what is not told
 from nothing."""

@@ -106,7 +106,7 @@ def written(plan: Plan, out: Path, results: Results) -> None:
         console.print("; ".join(f"{name}: {value}" for name, value in about.items()), highlight=False)
     seeds = len({cell["seed"] for cell in cells})
     console.print(
-        f"{plan.seconds:.0f} s of training per arm after SFT; {seeds} seeds. Steps, seconds and tokens are means "
+        f"{plan.seconds:.0f} s of training per arm after SFT; seeds: {seeds}. Steps, seconds and tokens are means "
         f"over seeds. {plan.confidence:.0%} intervals: in brackets over held-out tasks, in columns of their own over "
         "seeds.",
         highlight=False,

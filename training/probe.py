@@ -13,11 +13,15 @@ from tutelage.training.rollout import Episode, broke
 from tutelage.training.stripping import rescored
 from tutelage.types import Policy, Split, Task
 
+FEWEST = 8
+"""Tasks that a probe has at least, unless fewer are asked for: of these, a single one says nothing."""
+
 
 def probe_tasks(context: StageContext, count: int) -> list[Task]:
     """`count` tasks of the train split, from the families of the stage's tasks in turn.
 
-    They are the last that a family has, where stages come last, and none of those that this stage trains on.
+    They are the last that a family has, where stages come last, and none of those that this stage trains on. Where
+    these leave fewer than `count`, there are fewer, and none if that is less than `FEWEST`.
     """
     assert context.make_environment is not None, "a stage with rollouts needs an environment"
     trained = {task.id for task in context.tasks}
@@ -32,7 +36,7 @@ def probe_tasks(context: StageContext, count: int) -> list[Task]:
         tasks = [Task(environment=name, family=family, seed=seed, split=Split.TRAIN) for seed in reversed(seeds)]
         by_family.append([task for task in tasks if task.id not in trained])
     turns = [tasks[turn] for turn in range(count) for tasks in by_family if turn < len(tasks)]
-    return turns[:count]
+    return turns[:count] if len(turns) >= min(count, FEWEST) else []
 
 
 def probe(tasks: Sequence[Task], context: StageContext, policy: Policy) -> float | None:

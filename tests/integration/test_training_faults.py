@@ -15,14 +15,17 @@ from threading import Event
 
 import pytest
 
+from tutelage.agents.graph import run_episodes
+from tutelage.agents.llm_policy import LLMPolicy
 from tutelage.config import Config
 from tutelage.cycle import collect, train
 from tutelage.environments.toy import Toy
+from tutelage.llm import LLM
 from tutelage.measures import Student
 from tutelage.progress import Reporter
 from tutelage.record import Record
 from tutelage.results import AlarmDoc, load
-from tutelage.stage_config import GrpoConfig
+from tutelage.stage_config import GrpoConfig, SftConfig
 from tutelage.training import grpo, rollout, weights
 from tutelage.training.base import StageContext, run_stage
 from tutelage.training.faults import DiskFull
@@ -66,9 +69,9 @@ def test_a_student_that_always_answers_the_same_is_stopped(
         return -len(set(tokens)) / len(tokens)
 
     monkeypatch.setattr(rollout, "shaped_reward", hacked)
-    kl_off = {"threshold": 0, "action": "off"}
+    others = {"kl": {"threshold": 0, "action": "off"}, "probe_tasks": 0}
     stage = GrpoConfig(
-        steps=40, batch_size=8, group_size=4, temperature=1.0, learning_rate=6e-2, warmup=0, alarms={"kl": kl_off}
+        steps=40, batch_size=8, group_size=4, temperature=1.0, learning_rate=6e-2, warmup=0, alarms=others
     )
     result = run_stage(stage, context)
     (alarm,) = load(record, AlarmDoc)
@@ -79,6 +82,24 @@ def test_a_student_that_always_answers_the_same_is_stopped(
     assert entropy[-1] < 0.1 * entropy[0]
     assert entropy[alarm.good] > 0.1 * entropy[0], "batch g + 1 was played by the weights after step g"
     assert result.digest == weights.digest(weights.load(str(result.folder))[0])
+
+
+def test_a_learning_rate_that_ruins_a_student_leaves_it_as_it_was(context: StageContext, record: Record) -> None:
+    """What a batch's figures could tell comes too late for a stage of two steps; the probe at its end does not."""
+    acting = {"max_steps": 2, "width": 24}
+    config = Config.model_validate({"student": {**STUDENT, "max_new_tokens": 16}, "act": acting})
+    expert = LLMPolicy(LLM("expert/toy", role="teacher"))
+    shown = run_episodes(Toy.tasks(Split.TRAIN, ["press"], count=40), expert, lambda _: Toy(), act=config.act, seed=7)
+    taught = run_stage(SftConfig(steps=60, learning_rate=3e-3), replace(context, config=config, trajectories=shown))
+    student = Student(number=1, stage="sft", cycle=1, weights="students/1")
+    tasks = Toy.tasks(Split.TRAIN, ["press"], start=1000, count=200)
+    able = replace(context, config=config, student=student, number=2, tasks=tasks)
+    ruinous = GrpoConfig(steps=2, batch_size=8, group_size=4, learning_rate=5e-2, warmup=0, invalid_penalty=0.3)
+    result = run_stage(ruinous, able)
+    (alarm,) = load(record, AlarmDoc)
+    assert (alarm.alarm, alarm.step, alarm.good) == ("probe", 2, 0), alarm.text
+    assert result.metrics[0][1]["probe"] > 0.5, "there was something to lose"
+    assert result.digest == taught.digest
 
 
 class Hanging(Toy):
@@ -162,7 +183,7 @@ def test_too_little_memory_is_one_line_and_a_smaller_step_goes_on(
 
 
 def test_a_full_disk_is_one_line_and_the_stage_goes_on_behind_it(context: StageContext, record: Record) -> None:
-    stage = GrpoConfig(steps=2, batch_size=4, group_size=2, checkpoint_every=1)
+    stage = GrpoConfig(steps=2, batch_size=4, group_size=2, checkpoint_every=1, alarms={"probe_tasks": 0})
 
     def fill(what: str, done: int, total: int) -> None:
         """Put a device that has no room where the checkpoint is written before it gets its name."""

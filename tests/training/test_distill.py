@@ -14,7 +14,7 @@ from tutelage.training.rollout import Rollouts, flatten
 from tutelage.training.trl_adapter import PRIVATE_NAME, label_positions_only
 from tutelage.training.whitebox import tokenizer_digest
 
-STAGE = DistillConfig(steps=2, batch_size=4, temperature=0.9, learning_rate=1e-3)
+STAGE = DistillConfig(steps=2, batch_size=4, temperature=0.9, learning_rate=1e-3, alarms={"probe_tasks": 0})
 
 
 class OneBroke(Rollouts):

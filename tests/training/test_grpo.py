@@ -10,14 +10,14 @@ from trl.trainer.utils import split_tensor_dict
 from tutelage.environments.toy import Toy
 from tutelage.errors import EnvironmentBroken
 from tutelage.experience import Recall
-from tutelage.stage_config import GrpoConfig
+from tutelage.stage_config import AlarmsConfig, GrpoConfig
 from tutelage.training import grpo, weights
 from tutelage.training.base import run_stage
 from tutelage.training.rollout import Rollouts, flatten
 from tutelage.training.trl_adapter import label_positions_only
 from tutelage.types import Shown
 
-STAGE = GrpoConfig(steps=2, batch_size=6, group_size=2, temperature=0.9, learning_rate=1e-3)
+STAGE = GrpoConfig(steps=2, batch_size=6, group_size=2, temperature=0.9, learning_rate=1e-3, alarms={"probe_tasks": 0})
 TWICE = {"iterations": 2, "with_memory": 0.5, "withdraw": False}
 REWARDS = (1.0, 0.0, 0.25, 0.25, 0.5, 0.25)
 ADVANTAGES = (0.5, -0.5, 0.0, 0.0, 0.125, -0.125)
@@ -196,12 +196,14 @@ def test_an_all_but_impossible_observation_does_not_spoil_the_loss(make):
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_two_steps_from_end_to_end(stage_context, monkeypatch, method):
     monkeypatch.setattr(grpo, "Rollouts", Graded)
-    stage = STAGE.model_copy(update={"micro_batch_size": 2, "beta": 0.01})
+    stage = STAGE.model_copy(update={"micro_batch_size": 2, "beta": 0.01, "alarms": AlarmsConfig()})
     contexts = [stage_context(folder, method=method) for folder in "ab"]
     first, second = (run_stage(stage, context) for context in contexts)
     assert first.digest == second.digest == weights.digest(weights.load(str(first.folder))[0])
     assert first.digest != weights.digest(weights.load("tiny")[0])
-    assert first.metrics[0][1].keys() >= {"success", "invalid_rate", "groups_with_variance", "grad_norm", "entropy"}
+    begun, *steps = (values for _, values in first.metrics)
+    assert steps[0].keys() >= {"success", "invalid_rate", "groups_with_variance", "grad_norm", "entropy"}
+    assert [begun.keys() == {"probe"}, *("probe" in values for values in steps)] == [True, False, True]
     kept = contexts[0].record.trajectories(arm="grpo")
     assert first.trajectories == tuple(trajectory.id for trajectory in kept)
     assert len(kept) == 12

@@ -33,7 +33,9 @@ def stage_of(steps: int, **alarms: Any) -> GrpoConfig:
         "learning_rate": 1e-3,
         "warmup": 0,
     }
-    return GrpoConfig.model_validate({**settings, "alarms": {**QUIET, "kl": kl, "patience": 1, **alarms}})
+    return GrpoConfig.model_validate(
+        {**settings, "alarms": {**QUIET, "kl": kl, "patience": 1, "probe_tasks": 0, **alarms}}
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ STAGES = {
     "grpo": GrpoConfig(
         steps=6, batch_size=4, micro_batch_size=2, group_size=2, temperature=0.9, learning_rate=1e-3, warmup=0.5,
         iterations=2, skip_equal=False, invalid_penalty=0.3, beta=0.1, checkpoint_every=2, curriculum="paced",
+        alarms={"probe_tasks": 0},
     ),
     "sdpo": SdpoConfig(
         steps=4, batch_size=4, group_size=2, temperature=0.9, learning_rate=1e-3, invalid_penalty=0.3,

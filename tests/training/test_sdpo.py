@@ -18,8 +18,9 @@ from tutelage.types import Ending, Shown
 
 CANARY = "zebra quartz"
 STAGE = SdpoConfig(
-    steps=2, batch_size=4, group_size=2, temperature=0.9, learning_rate=1e-3, distillation_weight=1.0, top_k=20
-)
+    steps=2, batch_size=4, group_size=2, temperature=0.9, learning_rate=1e-3, distillation_weight=1.0, top_k=20,
+    alarms={"probe_tasks": 0},
+)  # fmt: skip
 
 
 class Memory:

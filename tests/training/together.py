@@ -11,7 +11,7 @@ from tutelage.training import ranks
 from tutelage.training.base import StageContext, StageResult, run_stage
 
 SHARED = {"steps": 2, "batch_size": 4, "learning_rate": 1e-4}
-ACTING = {**SHARED, "group_size": 4, "temperature": 1.2, "checkpoint_every": 1}
+ACTING = {**SHARED, "group_size": 4, "temperature": 1.2, "checkpoint_every": 1, "alarms": {"probe_tasks": 0}}
 STAGES: tuple[StageConfig, ...] = (
     SftConfig(**{**SHARED, "learning_rate": 1e-3}),
     GrpoConfig(**ACTING, micro_batch_size=1),

@@ -145,7 +145,7 @@ class GrpoConfig(RolloutStageConfig):
     type: Literal["grpo"] = "grpo"
     steps: int = Field(10, ge=1)
     learning_rate: float = Field(2e-6, ge=0)
-    """Ours: 1e-5 cost two of three students of 135M parameters 20 points and more (`docs/training.md`, Learning rate)."""
+    """Ours: 1e-5 cost two of three students of SmolLM2 20 points or more (`docs/training.md`, Learning rate)."""
     beta: float = Field(0.0, ge=0)
     """Weight of the KL term to the stage's starting weights. The paper's is 0.04; DAPO's, Dr. GRPO's and TRL's is 0,
     which saves a model and a forward pass."""
@@ -167,7 +167,7 @@ class SdpoConfig(RolloutStageConfig):
     type: Literal["sdpo"] = "sdpo"
     steps: int = Field(10, ge=1)
     learning_rate: float = Field(2e-6, ge=0)
-    """Ours, between the paper's 1e-6 with feedback and 1e-5 without; at 1e-5 students of 135M parameters were ruined."""
+    """Ours, between the paper's 1e-6 with feedback and 1e-5 without; 1e-5 ruined students of SmolLM2."""
     experiences: bool = True
     """Whether the self-teacher is shown what memory recalls for the episode; ours, after Skill-SD and SDAR."""
     feedback: bool = True

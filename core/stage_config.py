@@ -87,7 +87,7 @@ class AlarmsConfig(Section):
     """Train tasks that are played greedily with memory off at the start, from time to time and at the end; 0 means
     none. Of 16, three have to be lost; of fewer, chance loses the threshold's share too often."""
     probe_every: int = Field(10, ge=1)
-    """Optimiser steps between probes. With 16 tasks, one takes about as long as an optimiser step."""
+    """Optimiser steps between probes. With 16 tasks, one takes no longer than an optimiser step."""
     restores: int = Field(2, ge=0)
     """How often the stage may go back before it is stopped instead."""
 

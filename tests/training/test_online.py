@@ -1,6 +1,6 @@
 """Brakes: a stage ends with, or goes back to, the last good weights; what is not finite never reaches any."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -255,6 +255,22 @@ def test_drift_is_the_mean_log_ratio_of_the_sampled_tokens(stage_context, method
                 expected.append(p - p0)
     assert found == pytest.approx(sum(expected) / len(expected), abs=1e-4)
     assert abs(found) > 0.01
+
+
+class Scarce(Toy):
+    """One task of each family."""
+
+    @classmethod
+    def seeds(cls, split: Split, family: str) -> Sequence[int]:
+        return super().seeds(split, family)[-1:]
+
+
+def test_there_is_no_probe_where_too_few_tasks_are_left_for_one(stage_context) -> None:
+    context = replace(stage_context(), make_environment=lambda _: Scarce())
+    left = len({task.family for task in context.tasks})
+    assert 0 < left < probe.FEWEST
+    assert len(probe.probe_tasks(context, left)) == left, "as few as were asked for"
+    assert probe.probe_tasks(context, 16) == []
 
 
 def test_settings_of_alarms_come_from_the_config() -> None:

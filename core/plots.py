@@ -68,7 +68,7 @@ def curve(points: Sequence[tuple[float, float]], name: str) -> Markup:
     parts = [_text(left, 14, name, "name", "start")]
     for value in sorted({least, most}):
         parts.append(_line(left, y(value), width - right, y(value), "grid"))
-        parts.append(_text(left - 6, y(value) + 4, f"{value:.3g}", "tick", "end"))
+        parts.append(_text(left - 6, y(value) + 4, _number(value), "tick", "end"))
     for step, anchor in {first: "start", last: "end"}.items():
         parts.append(_text(x(step), height - 5, f"{step:g}", "tick", anchor))
     path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
@@ -103,7 +103,7 @@ def lines(
     for value in sorted({least, (least + most) / 2, most}):
         y = place(first, value)[1]
         parts.append(_line(left, y, width - right, y, "grid"))
-        parts.append(_text(left - 6, y + 4, f"{value:.3g}{unit}", "tick", "end"))
+        parts.append(_text(left - 6, y + 4, f"{_number(value)}{unit}", "tick", "end"))
     for value, anchor in {first: "start", last: "end"}.items():
         parts.append(_text(place(value, least)[0], height - 24, f"{value:.4g}", "tick", anchor))
     for number, ((label, _), points) in enumerate(zip(series, finite, strict=True)):
@@ -129,6 +129,11 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str) -> Markup:
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(kind, x, y, anchor, text)
+
+
+def _number(value: float) -> str:
+    """Three digits, but thousands in full: 2,817 and not 2.82e+03."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -12,6 +12,7 @@ def test_lines_share_their_axes_and_leave_out_what_is_not_finite() -> None:
     assert "&lt;c&gt;" in chart
     assert "nan" not in chart
     assert ">3%<" in chart
+    assert ">2,817<" in lines([("a", [(0, 0.0), (1, 2817.0)])], name="n"), "no power of ten for so small a number"
 
 
 def test_no_values_are_said_so() -> None:

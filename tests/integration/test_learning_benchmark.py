@@ -4,7 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -139,6 +139,20 @@ def test_intervals_over_seeds_are_students(benchmark: ModuleType) -> None:
     assert once.worse
     assert not once.better
     assert not figures.gain(new, old, "t", 0.95).worse
+
+
+def test_how_often_a_probe_alarms_is_the_share_of_all_draws(benchmark: ModuleType) -> None:
+    probes = importlib.import_module("probes")
+    changes = [1] * 4 + [-1] * 2 + [0] * 5  # what each held-out task says of a loss
+    draws = [sum(drawn) / 6 > 0.15 for drawn in combinations(changes, 6)]
+    assert probes.alarm_rate(4, 2, 5, 6, 0.15) == pytest.approx(sum(draws) / len(draws))
+    outcomes = [{"a": True, "b": True, "c": False}, {"a": False, "b": False, "c": True}, {"b": True, "c": False}]
+    cells = [
+        {"world": "toy", "seed": 0, "arm": arm, "outcomes": {"trained families": each}}
+        for arm, each in zip(["SFT", "GRPO", "SDPO"], outcomes, strict=True)
+    ]
+    found = [pairs for _, pairs in probes.changes(cells, {"GRPO", "SDPO"})]
+    assert found == [{(True, False): 2, (False, True): 1}, {(True, True): 1, (False, False): 1}]
 
 
 @pytest.mark.parametrize("name", ["toy", "short", "full"])

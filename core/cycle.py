@@ -226,6 +226,9 @@ def train_stage(
         correct=Asker(workspace),
     )
     result = run_stage(stage, context)
+    probes = [f"{100 * values['probe']:.0f} %" for _, values in result.metrics if "probe" in values]
+    if probes:
+        report.say(f"  probe: {' → '.join(probes)} of the same train tasks solved")
     for alarm in load(record, AlarmDoc, cycle):
         if alarm.student == number:
             report.say(f"  {alarm.text}")

@@ -28,7 +28,7 @@ MOST_EXPERIENCES = 30
 """Of each kind."""
 MOST_CURVES = 6
 """Of each training run."""
-CURVES = ("loss", "reward", "success", "accuracy", "kl", "entropy", "length", "invalid", "grad")
+CURVES = ("probe", "loss", "reward", "success", "accuracy", "kl", "entropy", "length", "invalid", "grad")
 """Metrics whose names contain one of these are drawn first, in this order."""
 
 

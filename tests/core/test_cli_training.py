@@ -35,3 +35,12 @@ def test_need_and_training_set_rest_on_the_episodes_that_are_there(tmp_path: Pat
     rows = (tmp_path / "set" / "sft.jsonl").read_text().splitlines()
     assert f"sft: {len(rows)} rows" in said
     assert {row["teacher"] for row in map(json.loads, rows)} == {"expert/toy (scripted)"}
+
+
+def test_a_stage_that_acts_says_what_its_probe_solved(tmp_path: Path) -> None:
+    here = ["-s", f"workspace={tmp_path / 'w'}", "-s", "student.weights=tiny", "-s", "student.dtype=float32"]
+    here += ["-s", "student.max_new_tokens=4", "-s", "act.max_steps=2", "-s", 'environments=[{name="toy"}]']
+    here += ["-s", 'stages=[{type="grpo", steps=1, batch_size=2, group_size=2}]']
+    run("rollout", "-n", "1", *here)
+    done = CliRunner().invoke(app, ["train", *here], catch_exceptions=False)
+    assert "probe: 0 % → 0 % of the same train tasks solved" in done.stderr, done.output

@@ -133,4 +133,6 @@ def wide_console() -> "Console":
 def _cell(value: Any) -> str:
     from rich.markup import escape
 
+    if value is None:
+        return ""
     return escape(f"{value:.3f}" if isinstance(value, float) else legible(str(value)))

@@ -346,10 +346,10 @@ def test_an_existing_experience_that_the_episode_does_not_bear_out_gains_nothing
 def test_nothing_that_repeats_the_hint_is_taken_and_the_hint_is_told_to_nobody(
     press: tuple[Trajectory, Verdict],
 ) -> None:
-    secret = "the lamp in the cellar must be off, code ZX-4471"
+    secret = "the lamp in the cellar must be off, code ZX-44W1"  # W: no id has one by chance
     leaks = [
         {**STICKER, "conditions": ["The lamp in the cellar is there."]},
-        {**STICKER, "question": "What has the code zx-4471?"},
+        {**STICKER, "question": "What has the code zx-44w1?"},
         STICKER,
     ]
     episode, verdict = press
@@ -360,5 +360,6 @@ def test_nothing_that_repeats_the_hint_is_taken_and_the_hint_is_told_to_nobody(
     experiences, rejections = result.experiences, result.rejections
     assert [item.content.model_dump()["conditions"] for item in experiences] == [tuple(STICKER["conditions"])]
     assert [item.reason for item in rejections] == ["an experience that repeats the judge's hint"] * 2
-    assert not [text for text in (*says.heard, *map(str, rejections)) if "lamp" in text or "4471" in text]
+    told = [text.lower() for text in (*says.heard, *map(str, rejections))]
+    assert not [text for text in told if "lamp" in text or "44w1" in text]
     assert len(distil(*press, (), Says(stickers=leaks))[0]) == 3  # without the hint nothing tells that they leak

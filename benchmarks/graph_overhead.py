@@ -58,7 +58,7 @@ class TimedPolicy:
         self.inner.forget(keys)
 
 
-def timed(make: Callable[[], Environment], busy: Busy) -> Callable[[], Environment]:
+def timed(make: Callable[[], Environment], busy: Busy) -> Callable[[str], Environment]:
     """`make`, with the environment's methods timed."""
 
     def inside(method: Callable) -> Callable:
@@ -68,7 +68,7 @@ def timed(make: Callable[[], Environment], busy: Busy) -> Callable[[], Environme
 
         return call
 
-    def made() -> Environment:
+    def made(_: str) -> Environment:
         with busy:
             environment = make()
         for name in ("reset", "step", "close"):
@@ -91,7 +91,9 @@ def main() -> None:
     tasks = environment.tasks(Split.TRAIN, families, count=-(-options.episodes // len(families)))
     expert = LLMPolicy(LLM(f"expert/{options.environment}", role="teacher"))
     act = ActConfig(width=options.width)
-    run_episodes(tasks[: options.width], expert, environment, act=act)  # imports and first use are not measured
+    run_episodes(
+        tasks[: options.width], expert, lambda _: environment(), act=act
+    )  # imports and first use are not measured
 
     acting, answering = Busy(), Busy()
     started = time.perf_counter()

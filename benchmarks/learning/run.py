@@ -15,6 +15,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,22 @@ def before(plan: Plan, out: Path) -> Results:
     if not file.exists():
         return {**kept, "runs": [], "cells": []}
     results: Results = json.loads(file.read_text())
-    if {key: results.get(key) for key in kept} != kept:
-        raise ConfigError(f"{out} is of another plan; choose another --out, or remove it")
+    if differing := list(differences({key: results.get(key) for key in kept}, kept)):
+        which = ", ".join(differing[:3]) + (", …" if len(differing) > 3 else "")
+        raise ConfigError(f"{out} is of another plan ({which}); choose another --out, or remove it")
     return results
+
+
+def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    """Where two plans differ, as dotted names."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old | new:
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for place, pair in enumerate(zip(old, new, strict=True)):
+            yield from differences(*pair, f"{name}.{place}")
+    elif old != new:
+        yield name
 
 
 def written(plan: Plan, out: Path, results: Results) -> None:

@@ -109,7 +109,7 @@ def test_a_plan_comes_to_its_table_stopped_or_not(
     assert capsys.readouterr().out == table, "results alone are enough to go on from"
     assert not (elsewhere / "workspaces").exists()
     plan.write_text(PLAN.replace("seconds = 0.3", "seconds = 0.4"))
-    with pytest.raises(SystemExit, match="is of another plan"):
+    with pytest.raises(SystemExit, match=r"is of another plan \(plan\.seconds\)"):
         benchmark.main([str(plan), "--out", str(out)])
 
 
@@ -122,6 +122,13 @@ def test_what_makes_a_comparison_worthless_is_refused(benchmark: ModuleType, pla
         plan.write_text(PLAN.replace(old, new, 1))
         with pytest.raises(SystemExit, match=why):
             benchmark.main([str(plan), "--check"])
+
+
+@pytest.mark.parametrize("file", sorted(HERE.parent.glob("results/learning-*.json")), ids=lambda file: file.stem)
+def test_committed_results_may_be_gone_on_from(benchmark: ModuleType, file: Path, tmp_path: Path) -> None:
+    shutil.copy(file, tmp_path / "results.json")
+    plan = benchmark.read(HERE / f"{file.stem.split('-')[1]}.toml")
+    assert benchmark.before(plan, tmp_path)["cells"], "the plan is still the one that was run"
 
 
 def test_intervals_over_seeds_are_students(benchmark: ModuleType) -> None:

@@ -192,7 +192,7 @@ class StudentConfig(Section):
     quantize: Literal["none", "4bit"] = "none"
     """`4bit` keeps the base weights in NF4 and trains an adapter (QLoRA); needs a GPU and ``method = "lora"``."""
     processes: int = Field(1, ge=1)
-    """Processes that train a stage together, started through Accelerate."""
+    """Processes that train a stage together on this machine, each on its share of every batch."""
     engine: Literal["transformers", "vllm", "server"] = "transformers"
     """What generates the student's replies: `vllm` needs a GPU; a `server` is OpenAI-compatible and gives ids and
     log-probabilities of its tokens, and is of no use to stages that act, for its weights stay as they are."""
@@ -289,6 +289,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _comes_out_even(self) -> "Config":
         for stage in self.stages:
+            if self.student.processes > 1 and not stage.in_processes:
+                raise ValueError(f"stages: {stage.type} runs in one process: set student.processes = 1")
             share, rest = divmod(stage.batch_size, self.student.processes)
             micro = min(stage.micro_batch_size or share, share)
             if rest or share % micro:

@@ -201,7 +201,7 @@ def train_stage(
         index: the stage's place in the cycle, which says what tasks it plays and how it is seeded.
         key: what it is called in the record; default: cycle and place.
     """
-    record, name = workspace.record, str(getattr(stage, "type", type(stage).__name__))
+    record, name = workspace.record, stage.type
     key = key or f"{cycle}/{index}"
     made = record.get("stage", key)
     if made is not None:

@@ -14,6 +14,9 @@ class StageConfig(Section):
 
     runs: ClassVar[str] = ""
     """Dotted path of a plug-in's ``run(stage, context)``; stages of our own are listed in `training.base.STAGES`."""
+    in_processes: ClassVar[bool] = False
+    """Whether `student.processes` may be above 1: its processes average their gradients, as a Transformers Trainer
+    does, and so come to the same weights."""
     type: str
     """The stage's name in ``[[stages]]``."""
     steps: int = Field(ge=1)
@@ -39,6 +42,7 @@ class StageConfig(Section):
 
 
 class SftConfig(StageConfig):
+    in_processes: ClassVar[bool] = True
     type: Literal["sft"] = "sft"
     steps: int = Field(100, ge=1)
     learning_rate: float = Field(5e-5, ge=0)
@@ -142,6 +146,7 @@ class RolloutStageConfig(StageConfig):
 
 
 class GrpoConfig(RolloutStageConfig):
+    in_processes: ClassVar[bool] = True
     type: Literal["grpo"] = "grpo"
     steps: int = Field(10, ge=1)
     learning_rate: float = Field(2e-6, ge=0)
@@ -164,6 +169,7 @@ class GrpoConfig(RolloutStageConfig):
 class SdpoConfig(RolloutStageConfig):
     """Where a default is the paper's, that is 2601.20802; `training.sdpo` says more."""
 
+    in_processes: ClassVar[bool] = True
     type: Literal["sdpo"] = "sdpo"
     steps: int = Field(10, ge=1)
     learning_rate: float = Field(2e-6, ge=0)
@@ -216,6 +222,7 @@ class SdpoConfig(RolloutStageConfig):
 class DistillConfig(RolloutStageConfig):
     """On-policy distillation from a local teacher that sees what the student sees."""
 
+    in_processes: ClassVar[bool] = True
     type: Literal["distill"] = "distill"
     steps: int = Field(10, ge=1)
     learning_rate: float = Field(2e-6, ge=0)

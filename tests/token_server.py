@@ -24,7 +24,7 @@ class TokenServer:
     name: str = "student@0"
     url: str = ""
     faults: set[str] = field(default_factory=set)
-    """Of: no ids, no logprobs, raw logprobs, another prompt, hidden end, busy, down, hung, no json."""
+    """Of: no ids, no logprobs, no top logprobs, raw logprobs, another prompt, hidden end, busy, down, hung, no json."""
     busy: int = 0
     """Requests that are still refused with 503 if `faults` has ``busy``."""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -52,6 +52,8 @@ class TokenServer:
             choice["token_ids"], choice["logprobs"]["token_logprobs"] = sampled[:-1], logprobs[:-1]
         if "no ids" in self.faults:
             del choice["token_ids"], choice["prompt_token_ids"]
+        if "no top logprobs" in self.faults:
+            del choice["logprobs"]["top_logprobs"]
         if "no logprobs" in self.faults:
             choice["logprobs"] = None
         return {"object": "text_completion", "model": self.name, "choices": [choice]}

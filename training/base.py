@@ -1,5 +1,6 @@
 """What a training stage is given and what it hands back; stages are siblings behind one call."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.config import Config
 from tutelage.corrections import Corrected, Correction
+from tutelage.cycle_settings import OF_MEMORY
 from tutelage.environments.base import Environment
 from tutelage.experience import Experience, Recaller
 from tutelage.measures import Student
 from tutelage.registry import resolve
 from tutelage.stage_config import StageConfig
-from tutelage.training import content, weights
+from tutelage.training import content, ranks, weights
 from tutelage.training.faults import room_spent
 from tutelage.types import Task, Trajectory
 
@@ -142,6 +144,13 @@ def time_is_up(stage: StageConfig, taken: Sequence[float]) -> bool:
     return bool(stage.seconds and taken) and total + total / len(taken) / 2 >= stage.seconds
 
 
+def identity(stage: StageConfig, context: StageContext) -> str:
+    """What a checkpoint is good for: this stage with these settings, but for those of memory, from this student."""
+    student, settings = context.student, stage.model_dump(mode="json", exclude=OF_MEMORY)
+    model = context.config.student.model_dump(mode="json")
+    return json.dumps([student.number, student.digest, settings, model, context.seed, ranks.count()])
+
+
 def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
     """Run one stage to its end, continuing from its last checkpoint if there is one.
 
@@ -152,7 +161,7 @@ def run_stage(stage: StageConfig, context: StageContext) -> StageResult:
         TutelageError: it runs in several processes, and one of them failed.
     """
     if context.config.student.processes > 1:
-        from tutelage.training import launch, ranks
+        from tutelage.training import launch
 
         if ranks.count() == 1:
             return launch.run(stage, context)

@@ -1,8 +1,8 @@
 """How much memory this process may still take: of the GPU, or of the machine, its container and its own limits."""
 
-import os
 from pathlib import Path
 
+import psutil
 import torch
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -10,24 +10,10 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free() -> int:
-    """Bytes that can still be taken where the student is trained; a very large number where nothing is known."""
+    """Bytes that can still be taken where the student is trained."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    return min(_machine(), _container(CGROUP), _own())
-
-
-def resident() -> int:
-    """Bytes of memory that this process takes now; 0 where it cannot be told."""
-    return _status("VmRSS")
-
-
-def _machine() -> int:
-    found = _table(Path("/proc/meminfo"))
-    if "MemAvailable" in found:
-        return found["MemAvailable"] * 1024
-    if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 2**62
+    return min(psutil.virtual_memory().available, _container(CGROUP), _own())
 
 
 def _container(folder: Path) -> int:
@@ -50,14 +36,10 @@ def _own() -> int:
     except ImportError:  # not on this system
         return 2**62
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return 2**62 if limit == resource.RLIM_INFINITY else max(0, limit - _status("VmSize"))
-
-
-def _status(name: str) -> int:
-    return _table(Path("/proc/self/status")).get(name, 0) * 1024
+    return 2**62 if limit == resource.RLIM_INFINITY else max(0, limit - psutil.Process().memory_info().vms)
 
 
 def _table(path: Path) -> dict[str, int]:
-    """Numbers by name, of a file with lines like ``name: 12 kB`` or ``name 12``."""
-    words = (line.replace(":", " ").split() for line in path.read_text().splitlines()) if path.is_file() else ()
+    """Numbers by name, of a file with lines like ``name 12``."""
+    words = (line.split() for line in path.read_text().splitlines()) if path.is_file() else ()
     return {line[0]: int(line[1]) for line in words if len(line) > 1 and line[1].isdigit()}

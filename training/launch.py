@@ -94,10 +94,14 @@ def run(stage: StageConfig, context: StageContext) -> StageResult:
         for rank in range(1, count):
             shutil.rmtree(folder / str(rank), ignore_errors=True)  # the logs stay
     ended = [_done(folder, rank) for rank in range(count)]
-    first = ended[0]
-    if any(other is None or first is None or other.digest != first.digest for other in ended):
-        raise TutelageError(f"the {count} processes of the {stage.type} stage ended with different weights: {ended}")
-    assert first is not None
+    if silent := [rank for rank, done in enumerate(ended) if done is None]:
+        raise TutelageError(f"{stage.type}: process {silent[0]} ended without a result; its log is in {folder}")
+    first, *others = [done for done in ended if done is not None]
+    if any(other.digest != first.digest for other in others):
+        raise TutelageError(
+            f"the {count} processes of the {stage.type} stage ended with different weights, so they did not train one "
+            "student: use student.processes = 1, and please report it"
+        )
     shutil.rmtree(folder)
     return StageResult(first.folder, first.digest, first.trajectories, first.experiences, first.metrics)
 

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 
 from tutelage.config import Config
 from tutelage.errors import MemoryShort
 from tutelage.stage_config import DistillConfig, GrpoConfig, RolloutStageConfig, SdpoConfig, StageConfig
-from tutelage.training.free_memory import free, resident
+from tutelage.training.free_memory import free
 from tutelage.training.weights import compute_dtype, ensure, load_tokenizer
 from tutelage.types import Trajectory
 
@@ -163,7 +164,7 @@ def estimate(stage: StageConfig, config: Config, shape: Shape, lengths: Lengths)
     grown = {name: int(ALLOCATOR * size) for name, size in learning.items()}
     together = 1 if torch.cuda.is_available() else student.processes  # elsewhere each has a GPU of its own
     return Need(
-        str(getattr(stage, "type", "stage")),
+        stage.type,
         {name: together * size for name, size in {**parts, **grown}.items()},
     )
 
@@ -233,7 +234,7 @@ def _needs(config: Config, name: str, lengths: Mapping[bool, Lengths]) -> list[N
 
 def available() -> int:
     """Bytes that a stage can have: what is free, and what this process already has for its libraries."""
-    return free() + (0 if torch.cuda.is_available() else min(resident(), LIBRARIES))
+    return free() + (0 if torch.cuda.is_available() else min(psutil.Process().memory_info().rss, LIBRARIES))
 
 
 def check(

@@ -1,4 +1,4 @@
-"""What the stages that learn from their own rollouts (GRPO, SDPO) share: settings, tasks, figures, the end."""
+"""What stages share that learn from their own rollouts (GRPO, SDPO, distillation): settings, tasks, figures, the end."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from tutelage.training.trl_adapter import label_positions_only
 from tutelage.training.watching import Figures
 from tutelage.types import Split, Task
 
-__all__ = ["Figures", "finish", "merged", "settings", "task_of", "task_rows", "train"]
+__all__ = ["Figures", "finish", "settings", "task_of", "task_rows", "train"]
 
 
 def settings(stage: RolloutStageConfig, context: StageContext) -> dict[str, Any]:

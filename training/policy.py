@@ -59,11 +59,6 @@ class StudentPolicy(TokenPolicy):
         for key in keys:
             self._caches.pop(key, None)
 
-    def sync(self, source: PreTrainedModel) -> None:
-        """Take over the weights of `source`; all caches belong to the old weights and are dropped."""
-        copy_weights(source, self.model)
-        self._caches.clear()
-
     def _draws(self, seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed % 2**63)
         return torch.rand(self.max_new_tokens, generator=generator, dtype=torch.float64)

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import torch.distributed
 
+from tutelage.errors import TutelageError
+
 T = TypeVar("T")
 
 
@@ -52,10 +54,13 @@ def agree(value: Callable[[], object], what: str) -> None:
     """See that all processes have the same `value`; one that is alone does not look.
 
     Raises:
-        RuntimeError: they do not; `what` names it.
+        TutelageError: they do not; `what` names it.
     """
     if count() > 1 and len(set(everyone([value()]))) > 1:
-        raise RuntimeError(f"the processes have different {what}")
+        raise TutelageError(
+            f"the {count()} processes have different {what}, so they did not train one student: "
+            "use student.processes = 1, and please report it"
+        )
 
 
 def place(items: Sequence[Any]) -> int:

@@ -74,7 +74,7 @@ class Rollouts:
         assert context.make_environment is not None, "a stage with rollouts needs an environment"
         self.stage, self._context, self._tokenizer = stage, context, tokenizer
         self._make_environment = context.make_environment
-        self._name = str(getattr(stage, "type", "rollout"))
+        self._name = stage.type
         self._batches = -(-stage.steps // getattr(stage, "iterations", 1))
         self._sampler: Sampler | None = None
         self._curriculum = self._new_curriculum() if stage.curriculum == "paced" else None

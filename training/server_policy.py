@@ -127,8 +127,13 @@ class ServerPolicy(TokenPolicy):
         for temperature in (1.0, 0.5):
             choice = self._complete(ids, max_tokens=1, temperature=temperature, seed=0)
             top = ((choice.get("logprobs") or {}).get("top_logprobs") or [None])[0]
-            highest.append(max(top.values()) if top else 0.0)
-        if highest[0] and abs(highest[0] - highest[1]) < 1e-2:
+            if not top:
+                raise ConfigError(
+                    f"student.server: {self.url} gives no top_logprobs, which tell whether it heeds the temperature; "
+                    "use one that does (vLLM, SGLang), or set the temperature to 0 or 1"
+                )
+            highest.append(max(top.values()))
+        if abs(highest[0] - highest[1]) < 1e-2:
             raise ConfigError(
                 f"student.server: {self.url} gives log-probabilities from before the temperature; start it so that it "
                 "gives those it samples by (vLLM: --logprobs-mode processed_logprobs), or set the temperature to 0 or 1"

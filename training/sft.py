@@ -22,7 +22,7 @@ from trl import SFTTrainer
 from tutelage.errors import TutelageError
 from tutelage.stage_config import SftConfig
 from tutelage.training import ranks, weights
-from tutelage.training.base import StageContext, StageResult, load_start, lora, time_is_up
+from tutelage.training.base import StageContext, StageResult, identity, load_start, lora, time_is_up
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.policy import merged
 from tutelage.training.samples import IGNORED, row_order, sft_rows
@@ -40,7 +40,7 @@ KEPT = (
 )
 
 STARTED_FROM = "start.json"
-"""Beside the checkpoints: number and digest of the student that they began with."""
+"""Beside the checkpoints: what they are of (`base.identity`)."""
 
 
 def run(stage: SftConfig, context: StageContext) -> StageResult:
@@ -65,7 +65,7 @@ def run(stage: SftConfig, context: StageContext) -> StageResult:
     trainer.remove_callback(PrinterCallback)
     with label_positions_only():
         # One process decides, for it removes what is of no use.
-        trainer.train(resume_from_checkpoint=ranks.first(lambda: _go_on(context)))
+        trainer.train(resume_from_checkpoint=ranks.first(lambda: _go_on(stage, context)))
     trained = trainer.accelerator.unwrap_model(trainer.model)
     ranks.agree(lambda: weights.digest(trained), "weights")
     used = set(order[: trainer.state.global_step * stage.batch_size])
@@ -128,9 +128,9 @@ def make_trainer(
     )
 
 
-def _go_on(context: StageContext) -> str | None:
-    """The checkpoint to go on from; those of a stage that started from another student are of no use and go."""
-    start, note = json.dumps([context.student.number, context.student.digest]), context.checkpoints / STARTED_FROM
+def _go_on(stage: SftConfig, context: StageContext) -> str | None:
+    """The checkpoint to go on from; those of other settings or another student are of no use and go."""
+    start, note = identity(stage, context), context.checkpoints / STARTED_FROM
     if note.is_file() and note.read_text() != start:
         shutil.rmtree(context.checkpoints)
     context.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -109,11 +109,6 @@ class VllmPolicy(TokenPolicy):
         params = [sampling(one, self.temperature, self.max_new_tokens, self.encoder.end) for one in asked]
         return [sampled(output) for output in self._engine.generate([one.ids for one in asked], params)]
 
-    def sync(self, source: PreTrainedModel) -> None:
-        """Sample from the weights of `source` from now on, adapters merged."""
-        self._source = source
-        self._hold()
-
     def _hold(self) -> None:
         """Give the engine this policy's weights; another policy may have given it its own since."""
         model = weights.load(self._source)[0] if isinstance(self._source, str) else self._source

@@ -5,7 +5,6 @@ checkpoint is one file that is replaced whole, and the rollouts before it are in
 anywhere goes on from the last one and, as all that is random is seeded, comes to the same student.
 """
 
-import json
 import math
 import shutil
 import time
@@ -17,11 +16,10 @@ from typing import Any, Protocol
 from torch.nn.utils import get_total_norm
 from transformers import Trainer, TrainerCallback
 
-from tutelage.cycle_settings import OF_MEMORY
 from tutelage.results import AlarmDoc, save
 from tutelage.training import checkpoints, ranks
 from tutelage.training.alarms import ALARMS, Alarm, Watch
-from tutelage.training.base import StageContext, time_is_up
+from tutelage.training.base import StageContext, identity, time_is_up
 from tutelage.training.brakes import START, Brakes
 from tutelage.training.decline import BATCHES
 from tutelage.training.probe import drift, probe, probe_tasks
@@ -94,7 +92,6 @@ class Figures(TrainerCallback):
     def attach(self, trainer: Trainer) -> None:
         """Before training: take up the last checkpoint, if there is one."""
         self.trainer = trainer
-        self.tokenizer: Any = trainer.processing_class
         self._state = self._read()
         if self._state is not None:
             mine = self._state["figures"]
@@ -237,7 +234,7 @@ class Figures(TrainerCallback):
             Ids of the trajectories whose loss the weights have in them.
         """
         context, record = self.context, self.context.record
-        run = sha256(self._of().encode()).hexdigest()[:12]  # other settings play other episodes
+        run = sha256(identity(self.stage, self.context).encode()).hexdigest()[:12]  # other settings play other episodes
         before = self.rollouts.played - len(self.rollouts.batches)
         batches = {
             number: ranks.everyone([(item.trajectory, item.broken) for item in batch])
@@ -277,7 +274,7 @@ class Figures(TrainerCallback):
 
     def _everything(self, step: int) -> dict[str, Any]:
         return {
-            "of": self._of(),
+            "of": identity(self.stage, self.context),
             "step": step,
             "training": checkpoints.training(self.trainer),
             "scheduler": self._scheduler.state_dict(),
@@ -294,19 +291,12 @@ class Figures(TrainerCallback):
             },
         }
 
-    def _of(self) -> str:
-        """What a checkpoint is good for: this stage with these settings, but for those of memory, from this student."""
-        student, model = self.context.student, self.context.config.student
-        stage = self.stage.model_dump(mode="json", exclude=OF_MEMORY)
-        settings = [stage, model.model_dump(mode="json"), self.context.seed, ranks.count()]
-        return json.dumps([student.number, student.digest, *settings])
-
     def _read(self) -> dict[str, Any] | None:
         """The last checkpoint; one of other settings is of no use and is removed."""
         file = self.context.checkpoints / CHECKPOINT
 
         def usable() -> bool:
-            if file.is_file() and checkpoints.read(file)["of"] == self._of():
+            if file.is_file() and checkpoints.read(file)["of"] == identity(self.stage, self.context):
                 return True
             shutil.rmtree(self.context.checkpoints, ignore_errors=True)
             return False

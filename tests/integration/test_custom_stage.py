@@ -83,6 +83,12 @@ def test_nonsense_is_refused_when_the_configuration_is_read(tmp_path: Path, stag
         load_config(None, settings(tmp_path, stages=stages))
 
 
+@pytest.mark.usefixtures("installed")
+def test_it_averages_no_gradients_so_it_runs_in_one_process(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="reinforce runs in one process"):
+        load_config(None, [*settings(tmp_path), "student.processes=2"])
+
+
 def test_it_is_unknown_where_it_is_not_installed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown stage 'reinforce'; known: distill, grpo, sdpo, sft"):
         load_config(None, settings(tmp_path))

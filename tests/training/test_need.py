@@ -145,7 +145,8 @@ def test_the_limits_of_containers_count(tmp_path: Path) -> None:
 
 def test_a_limit_on_the_address_space_counts() -> None:
     script = (
-        "import resource; from tutelage.training import free_memory as f; used = f._status('VmSize');"
+        "import psutil, resource; from tutelage.training import free_memory as f;"
+        "used = psutil.Process().memory_info().vms;"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28)); print(f.free())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -123,6 +123,7 @@ def test_a_request_that_fails_for_good_costs_its_episode(server: TokenServer, fa
         ("no ids", "gives no token ids"),
         ("no logprobs", "no log-probability"),
         ("raw logprobs", "before the temperature"),
+        ("no top logprobs", "gives no top_logprobs"),
         ("another prompt", "another tokenizer"),
         ("down", "400"),
     ],

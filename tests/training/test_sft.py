@@ -48,19 +48,20 @@ def figures(result: StageResult) -> list[tuple[int, dict[str, float]]]:
     return [(step, {k: v for k, v in values.items() if k not in TIMES}) for step, values in result.metrics]
 
 
+def killed_at_5(what: str, done: int, total: int) -> None:
+    if done == 5:
+        raise Killed
+
+
 def test_learns_and_repeats_itself_after_a_kill(stage_context: Callable[..., StageContext]) -> None:
     whole = run_stage(STAGE, training(stage_context, "whole"))
     losses = [values["loss"] for step, values in whole.metrics if step]
     assert losses[-1] < 0.8 * losses[0]
     assert whole.metrics[0] == (0, {"rows": 20.0, "rows_corrected": 0.0, "too_long": 0.0, "nothing_to_learn": 0.0})
 
-    def kill(what: str, done: int, total: int) -> None:
-        if done == 5:
-            raise Killed
-
     broken = training(stage_context, "killed")
     with pytest.raises(Killed):
-        run_stage(STAGE, dataclasses.replace(broken, progress=kill))
+        run_stage(STAGE, dataclasses.replace(broken, progress=killed_at_5))
     assert not broken.folder.exists()
     (broken.checkpoints / "checkpoint-5").mkdir()  # as a kill in the middle of writing leaves it
     seen: list[int] = []
@@ -72,6 +73,16 @@ def test_learns_and_repeats_itself_after_a_kill(stage_context: Callable[..., Sta
     model, _ = weights.load(str(result.folder))
     assert weights.digest(model) == result.digest
     assert model.config.use_cache
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(stage_context: Callable[..., StageContext]) -> None:
+    context, seen = training(stage_context, "a"), []
+    with pytest.raises(Killed):
+        run_stage(STAGE, dataclasses.replace(context, progress=killed_at_5))
+    assert list(context.checkpoints.glob("checkpoint-*"))
+    smaller = STAGE.model_copy(update={"learning_rate": STAGE.learning_rate / 2})
+    run_stage(smaller, dataclasses.replace(context, progress=lambda what, done, total: seen.append(done)))
+    assert seen[0] == 1
 
 
 def test_a_stage_ends_in_its_time_killed_or_not(

@@ -27,12 +27,13 @@ class StageConfig(Section):
     learning_rate: float = Field(ge=0)
     """0 leaves the weights as they are: the gate must refuse what comes of it."""
     batch_size: int = Field(8, ge=1)
-    """Rows (SFT) or episodes (GRPO, SDPO) per optimiser step."""
+    """Rows (SFT) or episodes (GRPO, SDPO, distillation) per optimiser step, over all processes."""
     micro_batch_size: int = Field(0, ge=0)
-    """Rows per forward pass; 0 means the whole batch."""
+    """Rows per forward pass; 0 means all of the batch, or of a process's share of it."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Fraction of the steps."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory for a forward pass more."""
 
     @model_validator(mode="after")
     def _divides(self) -> "StageConfig":
@@ -46,6 +47,7 @@ class SftConfig(StageConfig):
     type: Literal["sft"] = "sft"
     steps: int = Field(100, ge=1)
     learning_rate: float = Field(5e-5, ge=0)
+    """Ours, for full fine-tuning of SmolLM2."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after warm-up."""
     corrections: bool = True
@@ -58,6 +60,7 @@ class AlarmConfig(Section):
     """One thing that is watched while a stage trains on its own rollouts."""
 
     threshold: float
+    """Of what, `AlarmsConfig` says for each."""
     action: Literal["off", "stop", "restore"] = "stop"
     """`stop` ends the stage with the last good weights; `restore` goes back to them and continues."""
 
@@ -114,6 +117,7 @@ class RolloutStageConfig(StageConfig):
     group_size: int = Field(4, ge=2)
     """Episodes of the same task and seed."""
     temperature: float = Field(0.7, gt=0)
+    """Of sampling, and of the probabilities that the losses take. Ours; others were not compared with it."""
     invalid_penalty: float = Field(0.05, ge=0)
     """Taken from the reward (1 for a solved task) per action that is malformed or names nothing on the page."""
     partial_credit: float = Field(0.0, ge=0, lt=1)
@@ -133,6 +137,7 @@ class RolloutStageConfig(StageConfig):
     withdraw: bool = True
     """Whether what they are shown is withdrawn over the stage: all of it, then half, then nothing (SKILL0)."""
     alarms: AlarmsConfig = AlarmsConfig()
+    """What is watched, and what stops the stage."""
 
     @model_validator(mode="after")
     def _groups(self) -> "RolloutStageConfig":
@@ -226,6 +231,7 @@ class DistillConfig(RolloutStageConfig):
     type: Literal["distill"] = "distill"
     steps: int = Field(10, ge=1)
     learning_rate: float = Field(2e-6, ge=0)
+    """Ours, that of the other stages that act."""
     group_size: int = Field(1, ge=1)
     """Episodes of the same task and seed; one, since nothing is compared within a group and more tasks say more."""
     temperature: float = Field(1.0, gt=0)

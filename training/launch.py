@@ -2,13 +2,13 @@
 
 Each process plays and trains on its share of every batch; Accelerate, as the trainers use it, averages their
 gradients. `accelerate launch` itself starts a single process where there is no GPU and no MPI, and tells
-nobody which of several failed, so processes are started here, with the variables in their environment that
-it would set. They end with the one that started them, whichever way it ends: each holds the reading end of a
-pipe that nobody writes to.
+nobody which of several failed; torch's elastic launcher does tell, but leaves its processes running when it is
+killed. So processes are started here, with the variables in their environment that those would set. They end
+with the one that started them, whichever way it ends: each holds the reading end of a pipe that nobody writes to.
 
 The first process works in the workspace. Every other has a workspace of its own below it: a copy of the
 record as the stage began, and links to the students and to the checkpoints. What it writes is thrown away,
-so that a stage need not know how many processes run it.
+so that a stage which trains with a Transformers Trainer need not know how many processes run it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What stages share that learn from their own rollouts (GRPO, SDPO, distillation): settings, tasks, figures, the end."""
+"""What stages that learn from their own rollouts (GRPO, SDPO, distillation) share: settings, tasks, figures, end."""
 
 import shutil
 from collections.abc import Mapping, Sequence

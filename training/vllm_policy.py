@@ -149,7 +149,7 @@ def require() -> None:
             not after an exchange of weights (seen with 0.32).
     """
     if find_spec("vllm") is None:
-        raise MissingPart('student.engine = "vllm" needs vLLM and a GPU: pip install "vllm>=0.22,<0.32"')
+        raise MissingPart('student.engine = "vllm" needs vLLM and a GPU: pip install "vllm>=0.22,<0.33"')
     if not torch.cuda.is_available():
         raise MissingPart('student.engine = "vllm" needs a GPU; without one use "transformers"')
 

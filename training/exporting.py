@@ -113,7 +113,7 @@ def _copy(source: Path, made: Path, student: Student) -> None:
         shutil.copyfile(source / name, made / name)
     copied = content.digests(made)
     if student.files and any(copied[name] != student.files[name] for name in names):
-        raise RecordError(f"{source} changed while it was copied")
+        raise RecordError(f"{source} changed while it was copied; export it again once nothing writes there")
 
 
 def _note(done: Exported, student: Student) -> str:

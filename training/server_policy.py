@@ -203,9 +203,14 @@ def read(choice: dict[str, Any], prompt: Sequence[int], end: int, specials: Coll
         raise ConfigError(f"student.server: the server changes the prompt: {_differ(read_as, prompt)}")
     logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
     if logprobs is None or len(logprobs) != len(ids) or None in logprobs:
-        raise ConfigError("student.server: the server gives no log-probability for each token that it samples")
+        raise ConfigError(
+            "student.server: the server gives no log-probability for each token that it samples; "
+            "use one that does (vLLM, SGLang)"
+        )
     if choice.get("finish_reason") == "stop" and (not ids or ids[-1] not in {end, *specials}):
-        raise ConfigError("student.server: the server leaves out the token that ended a reply")
+        raise ConfigError(
+            "student.server: the server leaves out the token that ended a reply; use one that gives it (vLLM, SGLang)"
+        )
     kept = ids.index(end) + 1 if end in ids else len(ids)
     return Sampled(tuple(ids[:kept]), tuple(float(value) for value in logprobs[:kept]))
 

@@ -13,6 +13,7 @@ from hashlib import sha256
 from statistics import fmean
 from typing import Any, Protocol
 
+import torch
 from torch.nn.utils import get_total_norm
 from transformers import Trainer, TrainerCallback
 
@@ -128,9 +129,11 @@ class Figures(TrainerCallback):
         self._began = time.monotonic()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Keep what is not finite from the weights: without a gradient no parameter moves."""
+        """Without a gradient no parameter moves: what is not finite is kept from the weights, and where a batch had
+        nothing to learn from they stay as they are, instead of being moved on by the optimiser's momentum."""
         gradients = [item.grad for item in self._model.parameters() if item.grad is not None]
-        if gradients and not get_total_norm(gradients).isfinite():
+        norm = get_total_norm(gradients) if gradients else torch.zeros(())
+        if not norm.isfinite() or not norm:
             self._model.zero_grad(set_to_none=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -132,7 +132,10 @@ def fit_vocabulary(teacher: Any, size: int, tokens: int) -> None:
     if rows > size >= tokens:
         teacher.resize_token_embeddings(size)
     elif rows != size:
-        raise ConfigError(f"the teacher's head has {rows} rows and the student's has {size}: they cannot be compared")
+        raise ConfigError(
+            f"the teacher's head has {rows} rows and the student's has {size}, so they cannot be compared: name a "
+            "teacher of the student's own family"
+        )
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

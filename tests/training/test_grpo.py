@@ -210,6 +210,26 @@ def test_two_steps_from_end_to_end(stage_context, monkeypatch, method):
     assert not contexts[0].checkpoints.exists()
 
 
+def test_batches_with_nothing_to_learn_leave_the_weights_alone(stage_context, monkeypatch):
+    """The optimiser's momentum of the first step would move them on."""
+
+    class GradedOnce(Graded):
+        def __call__(self, tasks, model):
+            episodes = super().__call__(tasks, model)
+            if len(self.batches) > 1:
+                self.batches[-1] = episodes = [replace(episode, reward=0.0) for episode in episodes]
+            return episodes
+
+    monkeypatch.setattr(grpo, "Rollouts", GradedOnce)
+    stage = STAGE.model_copy(update={"warmup": 0.0})
+    once, thrice = (
+        run_stage(stage.model_copy(update={"steps": steps}), stage_context(folder))
+        for folder, steps in (("a", 1), ("b", 3))
+    )
+    assert [values["trained_tokens"] > 0 for _, values in thrice.metrics] == [True, False, False]
+    assert once.digest == thrice.digest != weights.digest(weights.load("tiny")[0])
+
+
 def test_two_steps_on_one_batch_of_rollouts(stage_context, monkeypatch):
     monkeypatch.setattr(grpo, "Rollouts", Graded)
     context = stage_context(memory=Memory())

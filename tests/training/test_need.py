@@ -161,5 +161,4 @@ def test_the_estimate_is_near_the_peak_of_a_real_run(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     peak, estimated = json.loads(done.stdout.splitlines()[-1])
-    print(peak, estimated)
-    assert 0.75 * peak < estimated < 1.25 * peak
+    assert 0.75 * peak < estimated < 1.25 * peak, (peak, estimated)

@@ -103,10 +103,13 @@ def test_smollm2_is_saved_as_plain_tensors() -> None:
     assert config["num_hidden_layers"] == 30
 
 
-@pytest.mark.parametrize(("setting", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
-def test_compute_dtype(setting: str, dtype: torch.dtype) -> None:
-    assert weights.compute_dtype(setting) is dtype
-    assert weights.compute_dtype("auto") in (torch.float32, torch.bfloat16)
+def test_auto_is_bfloat16_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for has, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(weights, "cpu_has_bfloat16", lambda has=has: has)
+        assert weights.compute_dtype("auto") is dtype
+        assert weights.compute_dtype("float32") is torch.float32
+        assert weights.compute_dtype("bfloat16") is torch.bfloat16
 
 
 def test_four_bits_without_a_gpu_are_refused_at_once() -> None:

@@ -27,11 +27,12 @@ class StageConfig(Section):
     learning_rate: float = Field(ge=0)
     """0 leaves the weights as they are: the gate must refuse what comes of it."""
     batch_size: int = Field(8, ge=1)
-    """Rows (SFT) or episodes (GRPO, SDPO, distillation) per optimiser step, over all processes."""
+    """Rows (SFT) or episodes (GRPO, SDPO, distillation) per optimiser step, over all processes. Ours, for
+    small machines."""
     micro_batch_size: int = Field(0, ge=0)
     """Rows per forward pass; 0 means all of the batch, or of a process's share of it."""
     warmup: float = Field(0.05, ge=0, lt=1)
-    """Fraction of the steps."""
+    """Fraction of the steps in which the learning rate rises from 0. Ours."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory for a forward pass more."""
 
@@ -49,7 +50,7 @@ class SftConfig(StageConfig):
     learning_rate: float = Field(5e-5, ge=0)
     """Ours, for full fine-tuning of SmolLM2."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after warm-up."""
+    """Learning rate after warm-up. Ours: constant goes with `seconds`."""
     corrections: bool = True
     """Whether what the teacher would have done in the student's states makes rows too (`collect.corrected`)."""
     checkpoint_every: int = Field(25, ge=1)
@@ -115,13 +116,14 @@ class AlarmsConfig(Section):
 
 class RolloutStageConfig(StageConfig):
     group_size: int = Field(4, ge=2)
-    """Episodes of the same task and seed."""
+    """Episodes of the same task and seed. Ours, for small machines."""
     temperature: float = Field(0.7, gt=0)
     """Of sampling, and of the probabilities that the losses take. Ours; others were not compared with it."""
     invalid_penalty: float = Field(0.05, ge=0)
-    """Taken from the reward (1 for a solved task) per action that is malformed or names nothing on the page."""
+    """Taken from the reward (1 for a solved task) per action that is malformed or names nothing on the page. Ours."""
     partial_credit: float = Field(0.0, ge=0, lt=1)
-    """Reward of an unsolved task per share of it that is done, where the environment can tell."""
+    """Reward of an unsolved task per share of it that is done, where the environment can tell. Ours is none: success
+    alone counts."""
     checkpoint_every: int = Field(4, ge=1)
     """Optimiser steps between checkpoints; after a kill the stage continues from the last one."""
     curriculum: Literal["order", "paced"] = "order"
@@ -239,7 +241,8 @@ class DistillConfig(RolloutStageConfig):
     teacher: str = ""
     """Weights of the teacher, as `student.weights` names them, or ``student@N``; empty: what made the SFT data."""
     alpha: float = Field(0.5, ge=0, le=1)
-    """0 forward KL, 1 reverse KL, between them generalised Jensen–Shannon."""
+    """0 forward KL, 1 reverse KL, between them generalised Jensen–Shannon. Ours: GKD finds that the best one depends on
+    the task."""
     other_teacher: bool = False
     """Allow a teacher that did not make the SFT data (Lightning OPD: its gradient is biased)."""
 

@@ -56,7 +56,7 @@ class Watch:
         """
         self.suspects = {}
         raised: list[Alarm] = []
-        for name, why in _at_once(values):
+        for name, why in at_once(values):
             self.suspects[name] = why
             raised.append(Alarm(name, why, "stop"))
         fresh = "broken" in values
@@ -106,7 +106,8 @@ class Watch:
         self._decline.load(state["decline"])
 
 
-def _at_once(values: Mapping[str, float]) -> list[tuple[str, str]]:
+def at_once(values: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Name and reason of what ends a stage without further looking; at most one."""
     found = []
     for name in ("loss", "grad_norm"):
         if not math.isfinite(values.get(name, 0.0)):

@@ -11,8 +11,6 @@ distributions over all sampled tokens of the batch, observations excluded. Setti
 * multi-turn episodes in real environments (TRL: one completion behind one prompt);
 * no reward takes part: success is reported and nothing else. An episode that broke carries no loss;
 * the teacher must be the one behind the fine-tuning data (`training.whitebox`).
-
-Adding the stage took this file, its settings class and its line in `training.base.STAGES`.
 """
 
 from collections.abc import Sequence

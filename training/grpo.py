@@ -33,7 +33,7 @@ from tutelage.stage_config import GrpoConfig
 from tutelage.training import ranks
 from tutelage.training.base import StageContext, StageResult, load_start, lora
 from tutelage.training.online import Figures, finish, settings, task_of, task_rows, train
-from tutelage.training.rollout import Episode, Flat, Rollouts, flatten, varied
+from tutelage.training.rollout import Episode, Flat, Rollouts, flatten, taught
 
 OVERRIDDEN = ("_compute_loss", "_generate_and_score_completions", "_get_per_token_logps_and_entropies")
 
@@ -155,15 +155,9 @@ def make_trainer(
 
 def sequences(episodes: Sequence[Episode], stage: GrpoConfig, *, end: int) -> list[Flat]:
     """What is trained on; an episode without loss is two tokens `end`, so that it costs nothing."""
-    size, at = stage.group_size, ranks.place(episodes)
-    every = ranks.everyone(episodes)
-    groups = [every[first : first + size] for first in range(0, len(every), size)]
-    teaches = [varied(group) or not stage.skip_equal for group in groups]
-    nothing = Flat([end], [end], [0], [0.0])
-    return [
-        flatten(episode) if teaches[place // size] and not episode.broken else nothing
-        for place, episode in enumerate(episodes, start=at)
-    ]
+    at, nothing = ranks.place(episodes), Flat([end], [end], [0], [0.0])
+    carry = taught(ranks.everyone(episodes), stage)[at:]
+    return [flatten(episode) if loss else nothing for episode, loss in zip(episodes, carry, strict=False)]
 
 
 def episode_reward(episode_reward: list[float | None], **_: Any) -> list[float | None]:

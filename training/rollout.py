@@ -260,6 +260,14 @@ def varied(group: Sequence[Episode]) -> bool:
     return len({episode.reward for episode in group if not episode.broken}) > 1
 
 
+def taught(episodes: Sequence[Episode], stage: RolloutStageConfig) -> list[bool]:
+    """Which episodes of a whole batch carry loss: none that broke and, where the stage leaves out groups without
+    variance (`GrpoConfig.skip_equal`), none of such a group."""
+    size, skips = stage.group_size, getattr(stage, "skip_equal", False)
+    groups = [episodes[first : first + size] for first in range(0, len(episodes), size)]
+    return [(not skips or varied(group)) and not episode.broken for group in groups for episode in group]
+
+
 def figures(episodes: Sequence[Episode], group_size: int) -> dict[str, float]:
     """What a batch of rollouts says about the student; broken episodes only count as such.
 

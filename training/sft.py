@@ -3,12 +3,14 @@
 Master weights and optimiser are float32; matrix products run in bfloat16 where the processor has it.
 The learning rate warms up linearly and then decays as a cosine or stays. The rows of the whole run are
 laid out beforehand (`samples.row_order`), so the same seed gives the same run, killed and continued or not.
+A loss or gradient that is not finite ends the stage with the weights that it began with.
 """
 
 import json
 import shutil
 import time
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
 from tutelage.errors import TutelageError
+from tutelage.results import AlarmDoc, save
 from tutelage.stage_config import SftConfig
 from tutelage.training import ranks, weights
+from tutelage.training.alarms import at_once
 from tutelage.training.base import StageContext, StageResult, identity, load_start, lora, time_is_up
 from tutelage.training.chat import ChatEncoder
 from tutelage.training.policy import merged
@@ -40,7 +44,7 @@ KEPT = (
 )
 
 STARTED_FROM = "start.json"
-"""Beside the checkpoints: what they are of (`base.identity`)."""
+"""Beside the checkpoints: what they are of, `base.identity` and the rows in their order."""
 
 
 def run(stage: SftConfig, context: StageContext) -> StageResult:
@@ -63,12 +67,16 @@ def run(stage: SftConfig, context: StageContext) -> StageResult:
     steps = Steps(stage, context, lengths, _learned(rows.dataset), order)
     trainer = make_trainer(stage, context, model, tokenizer, rows.dataset.select(order), steps)
     trainer.remove_callback(PrinterCallback)
+    start = identity(stage, context) + _digest(rows.dataset, order)
     with label_positions_only():
         # One process decides, for it removes what is of no use.
-        trainer.train(resume_from_checkpoint=ranks.first(lambda: _go_on(stage, context)))
-    trained = trainer.accelerator.unwrap_model(trainer.model)
+        trainer.train(resume_from_checkpoint=ranks.first(lambda: _go_on(start, context)))
+    if steps.stopped:
+        trained, used = weights.load(context.start)[0], set()
+    else:
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        used = set(order[: trainer.state.global_step * stage.batch_size])
     ranks.agree(lambda: weights.digest(trained), "weights")
-    used = set(order[: trainer.state.global_step * stage.batch_size])
     digest = ranks.first(lambda: _save(trained, tokenizer, context))
     counts = {
         "rows": len(lengths),
@@ -128,9 +136,14 @@ def make_trainer(
     )
 
 
-def _go_on(stage: SftConfig, context: StageContext) -> str | None:
-    """The checkpoint to go on from; those of other settings or another student are of no use and go."""
-    start, note = identity(stage, context), context.checkpoints / STARTED_FROM
+def _digest(rows: Dataset, order: Sequence[int]) -> str:
+    """Of all tokens and labels, in the order that they are trained on in."""
+    return sha256(json.dumps([rows["input_ids"][:], rows["labels"][:], order]).encode()).hexdigest()
+
+
+def _go_on(start: str, context: StageContext) -> str | None:
+    """The checkpoint to go on from; those of another start, be it settings, student or rows, are of no use and go."""
+    note = context.checkpoints / STARTED_FROM
     if note.is_file() and note.read_text() != start:
         shutil.rmtree(context.checkpoints)
     context.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -155,7 +168,8 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 class Steps(TrainerCallback):
-    """Measures every step, reports progress and ends the stage in time; the trainer keeps the figures in its history.
+    """Measures every step, reports progress and ends the stage in time or before it does harm; the trainer keeps the
+    figures in its history.
 
     Args:
         lengths: tokens of each row, padding excluded.
@@ -173,6 +187,8 @@ class Steps(TrainerCallback):
     ) -> None:
         self.stage, self.context = stage, context
         self._lengths, self._learned, self._order = lengths, learned, order
+        self.stopped = False
+        """Whether the weights are of no use."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.began = time.monotonic()
@@ -191,10 +207,21 @@ class Steps(TrainerCallback):
             "tokens_per_second": sum(self._lengths[row] for row in rows) / self.seconds,
             "trained_tokens": sum(self._learned[row] for row in rows),
         }
+        for name, why in at_once({key: float(logs[key]) for key in ("loss", "grad_norm") if key in logs}):
+            self._stop(state.global_step, name, why, control)
         taken = [entry["seconds"] for entry in state.log_history if "seconds" in entry]
         if ranks.first(lambda: time_is_up(self.stage, taken)):
             control.should_training_stop = True
             control.should_save = False  # a stage killed behind this must not go on from here
+
+    def _stop(self, step: int, name: str, why: str, control: Any) -> None:
+        """End the stage with the starting weights, and say so in the record."""
+        self.stopped = control.should_training_stop = True
+        control.should_save = False
+        if ranks.rank() == 0:
+            text = f"sft step {step}: {why}: stopped with the starting weights"
+            told = {"cycle": self.context.cycle, "stage": "sft", "student": self.context.number, "step": step}
+            save(self.context.record, AlarmDoc(**told, alarm=name, action="stop", good=0, text=text))
 
 
 def _learned(rows: Dataset) -> list[int]:

@@ -24,7 +24,7 @@ from tutelage.training.base import StageContext, identity, time_is_up
 from tutelage.training.brakes import START, Brakes
 from tutelage.training.decline import BATCHES
 from tutelage.training.probe import drift, probe, probe_tasks
-from tutelage.training.rollout import Episode, Rollouts
+from tutelage.training.rollout import Episode, Rollouts, taught
 
 KEPT = {
     "loss": "loss",
@@ -72,7 +72,7 @@ class Figures(TrainerCallback):
         self._learnt: dict[int, int] = {}
         """Step → number (from 1) of the batch of rollouts whose loss it put into the weights as they are."""
         self._ids: dict[int, list[str]] = {}
-        """Number of a batch → ids of its trajectories in the record, without those that broke."""
+        """Number of a batch → ids of its trajectories in the record that carried loss."""
         alarms = self.stage.alarms
         settings = [getattr(alarms, name) for name in ALARMS]
         families = len({(task.environment, task.family) for task in context.tasks})
@@ -240,7 +240,7 @@ class Figures(TrainerCallback):
         run = sha256(identity(self.stage, self.context).encode()).hexdigest()[:12]  # other settings play other episodes
         before = self.rollouts.played - len(self.rollouts.batches)
         batches = {
-            number: ranks.everyone([(item.trajectory, item.broken) for item in batch])
+            number: ranks.everyone(batch)
             for number, batch in enumerate(self.rollouts.batches, start=before + 1)
             if number not in self._ids
         }
@@ -250,12 +250,12 @@ class Figures(TrainerCallback):
             with record.transaction():
                 for number, batch in batches.items():
                     found[number] = []
-                    for place, (trajectory, broken) in enumerate(batch):
+                    for place, (episode, loss) in enumerate(zip(batch, taught(batch, self.stage), strict=True)):
                         key = f"{context.cycle}/{self.what}/{context.number}/{run}/{number}/{place}"
-                        record.add_trajectory(trajectory, key=key, cycle=context.cycle, arm=self.what)
+                        record.add_trajectory(episode.trajectory, key=key, cycle=context.cycle, arm=self.what)
                         kept = record.trajectory_by_key(key)
                         assert kept is not None
-                        found[number] += [] if broken else [kept.id]
+                        found[number] += [kept.id] if loss else []
             return found
 
         self._ids |= ranks.first(write)

@@ -205,8 +205,9 @@ def test_two_steps_from_end_to_end(stage_context, monkeypatch, method):
     assert steps[0].keys() >= {"success", "invalid_rate", "groups_with_variance", "grad_norm", "entropy"}
     assert [begun.keys() == {"probe"}, *("probe" in values for values in steps)] == [True, False, True]
     kept = contexts[0].record.trajectories(arm="grpo")
-    assert first.trajectories == tuple(trajectory.id for trajectory in kept)
     assert len(kept) == 12
+    carried = [*kept[0:2], *kept[4:8], *kept[10:12]]
+    assert first.trajectories == tuple(trajectory.id for trajectory in carried), "not of the groups that were left out"
     assert not contexts[0].checkpoints.exists()
 
 

@@ -1,6 +1,7 @@
 """Fine-tuning learns, repeats itself exactly, survives a kill, and leaves plain weights behind."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -12,6 +13,7 @@ import torch
 
 from tutelage.corrections import Correction
 from tutelage.errors import TutelageError
+from tutelage.results import AlarmDoc, load
 from tutelage.stage_config import SftConfig
 from tutelage.training import sft, trl_adapter, weights
 from tutelage.training.base import StageContext, StageResult, run_stage
@@ -75,14 +77,30 @@ def test_learns_and_repeats_itself_after_a_kill(stage_context: Callable[..., Sta
     assert model.config.use_cache
 
 
-def test_a_checkpoint_of_other_settings_is_not_continued(stage_context: Callable[..., StageContext]) -> None:
+@pytest.mark.parametrize(("rate", "forgotten"), [(1.0, 0), (0.5, 0), (1.0, 10)])
+def test_a_checkpoint_of_other_settings_or_rows_is_not_continued(
+    stage_context: Callable[..., StageContext], rate: float, forgotten: int
+) -> None:
     context, seen = training(stage_context, "a"), []
     with pytest.raises(Killed):
         run_stage(STAGE, dataclasses.replace(context, progress=killed_at_5))
-    assert list(context.checkpoints.glob("checkpoint-*"))
-    smaller = STAGE.model_copy(update={"learning_rate": STAGE.learning_rate / 2})
-    run_stage(smaller, dataclasses.replace(context, progress=lambda what, done, total: seen.append(done)))
-    assert seen[0] == 1
+    left = context.trajectories[forgotten:]
+    stage = STAGE.model_copy(update={"learning_rate": rate * STAGE.learning_rate})
+    again = dataclasses.replace(context, trajectories=left, progress=lambda what, done, total: seen.append(done))
+    result = run_stage(stage, again)
+    assert seen[0] == (1 if rate < 1 or forgotten else 5)
+    assert set(result.trajectories) <= {item.id for item in left}
+
+
+def test_a_loss_that_is_not_a_number_leaves_the_student_as_it_was(stage_context: Callable[..., StageContext]) -> None:
+    context = training(stage_context, "a")
+    result = run_stage(STAGE.model_copy(update={"learning_rate": 1e30}), context)
+    assert result.digest == weights.digest(weights.load("tiny")[0])
+    assert result.trajectories == ()
+    (alarm,) = load(context.record, AlarmDoc)
+    assert re.fullmatch(r"sft step [2-6]: (loss|grad_norm) is (nan|inf): stopped with the starting weights", alarm.text)
+    assert result.metrics[-1][0] == alarm.step < STAGE.steps
+    assert not context.checkpoints.exists()
 
 
 def test_a_stage_ends_in_its_time_killed_or_not(

@@ -211,6 +211,17 @@ def test_two_steps_from_end_to_end(stage_context, monkeypatch, method):
     assert not contexts[0].checkpoints.exists()
 
 
+def test_activations_computed_again_give_the_same_gradients(stage_context, monkeypatch):
+    monkeypatch.setattr(grpo, "Rollouts", Graded)
+    kept, made = (
+        run_stage(STAGE.model_copy(update={"gradient_checkpointing": again}), stage_context(str(again)))
+        for again in (False, True)
+    )
+    norms = [[values["grad_norm"] for _, values in result.metrics] for result in (kept, made)]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+    assert min(norms[0]) > 0
+
+
 def test_batches_with_nothing_to_learn_leave_the_weights_alone(stage_context, monkeypatch):
     """The optimiser's momentum of the first step would move them on."""
 

@@ -122,6 +122,20 @@ def test_two_processes_make_what_one_makes(workspace) -> None:
     assert told.count(("grpo", 2, 2)) == 2, "the first process's progress is told here"
 
 
+def test_killed_and_run_again_they_make_what_they_would_have(workspace) -> None:
+    from together import Interrupted
+
+    told: list[tuple[str, int, int]] = []
+    whole = run_stage(Interrupted(), context_of(workspace("whole", 2), told))
+    context = context_of(workspace("broken", 2), told)
+    with pytest.raises(TutelageError, match="was killed by SIGKILL"):
+        run_stage(Interrupted(dies=True), context)
+    told.clear()
+    again = run_stage(Interrupted(), context)
+    assert told == [("grpo", 3, 4), ("grpo", 4, 4)], "it went on after the checkpoint"
+    assert again.digest == whole.digest != weights.digest(weights.load("tiny")[0])
+
+
 def test_one_that_is_killed_ends_all_with_one_clear_error(workspace) -> None:
     from together import Killed
 

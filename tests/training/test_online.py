@@ -41,7 +41,7 @@ def stage_of(steps: int, **alarms: Any) -> GrpoConfig:
 @pytest.fixture(autouse=True)
 def rewards_vary(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random student earns nothing that GRPO could tell apart."""
-    monkeypatch.setattr(rollout, "shaped_reward", lambda item, stage: sum(item.steps[0].tokens.sampled) % 5)
+    monkeypatch.setattr(rollout, "shaped_reward", lambda item, stage: sum(item.steps[0].tokens.sampled) % 997 / 200)
 
 
 @pytest.fixture

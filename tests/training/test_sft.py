@@ -92,6 +92,15 @@ def test_a_checkpoint_of_other_settings_or_rows_is_not_continued(
     assert set(result.trajectories) <= {item.id for item in left}
 
 
+def test_activations_computed_again_give_the_same_gradients(stage_context: Callable[..., StageContext]) -> None:
+    results = [
+        run_stage(STAGE.model_copy(update={"gradient_checkpointing": again}), training(stage_context, str(again)))
+        for again in (False, True)
+    ]
+    kept, made = ([values["grad_norm"] for step, values in result.metrics if step] for result in results)
+    assert made == pytest.approx(kept, rel=1e-4)
+
+
 def test_a_loss_that_is_not_a_number_leaves_the_student_as_it_was(stage_context: Callable[..., StageContext]) -> None:
     context = training(stage_context, "a")
     result = run_stage(STAGE.model_copy(update={"learning_rate": 1e30}), context)

@@ -18,6 +18,7 @@ STAGES: tuple[StageConfig, ...] = (
     SdpoConfig(**ACTING, distillation_weight=0.5),
     DistillConfig(**{**ACTING, "group_size": 2}, teacher="student@50", other_teacher=True),
 )
+RESUMED = GrpoConfig(**{**ACTING, "steps": 4, "checkpoint_every": 2})
 
 
 class Chance(Toy):
@@ -45,6 +46,25 @@ def several(stage: Several, context: StageContext) -> StageResult:
         digest=" ".join(result.digest for result in results),
         metrics=[(number, result.metrics[-1][1]) for number, result in enumerate(results, start=1)],
     )
+
+
+class Interrupted(StageConfig):
+    """`RESUMED`, whose second process is killed after its third step if it `dies`."""
+
+    runs: ClassVar[str] = "together:interrupted"
+    type: str = "together:Interrupted"
+    steps: int = 1
+    learning_rate: float = 1.0
+    dies: bool = False
+
+
+def interrupted(stage: Interrupted, context: StageContext) -> StageResult:
+    def progress(what: str, done: int, total: int) -> None:
+        context.progress(what, done, total)
+        if stage.dies and done == 3 and ranks.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return run_stage(RESUMED, replace(context, progress=progress))
 
 
 class Killed(StageConfig):

@@ -33,6 +33,7 @@ from tutelage.experience import Experience
 from tutelage.measures import Student
 from tutelage.stage_config import Stage, StageConfig
 from tutelage.training.base import StageContext, StageResult
+from tutelage.training.ranks import NOT_ONE
 from tutelage.types import Frozen, Task
 
 ORDER, PROGRESS = "order.json", "progress.jsonl"
@@ -98,10 +99,7 @@ def run(stage: StageConfig, context: StageContext) -> StageResult:
         raise TutelageError(f"{stage.type}: process {silent[0]} ended without a result; its log is in {folder}")
     first, *others = [done for done in ended if done is not None]
     if any(other.digest != first.digest for other in others):
-        raise TutelageError(
-            f"the {count} processes of the {stage.type} stage ended with different weights, so they did not train one "
-            "student: use student.processes = 1, and please report it"
-        )
+        raise TutelageError(f"the {count} processes of the {stage.type} stage ended with different weights, {NOT_ONE}")
     shutil.rmtree(folder)
     return StageResult(first.folder, first.digest, first.trajectories, first.experiences, first.metrics)
 

@@ -163,10 +163,7 @@ def estimate(stage: StageConfig, config: Config, shape: Shape, lengths: Lengths)
             learning = {"key/value caches": cache}
     grown = {name: int(ALLOCATOR * size) for name, size in learning.items()}
     together = 1 if torch.cuda.is_available() else student.processes  # elsewhere each has a GPU of its own
-    return Need(
-        stage.type,
-        {name: together * size for name, size in {**parts, **grown}.items()},
-    )
+    return Need(stage.type, {name: together * size for name, size in {**parts, **grown}.items()})
 
 
 def _weights(shape: Shape, quantize: str) -> int:

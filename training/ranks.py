@@ -12,6 +12,8 @@ from tutelage.errors import TutelageError
 
 T = TypeVar("T")
 
+NOT_ONE = "so they did not train one student: use student.processes = 1, and please report it"
+
 
 def passes(batch_size: int, micro: int) -> tuple[int, int]:
     """How this process goes through its share of a batch: rows per forward pass (at most `micro`, if that is not 0),
@@ -57,10 +59,7 @@ def agree(value: Callable[[], object], what: str) -> None:
         TutelageError: they do not; `what` names it.
     """
     if count() > 1 and len(set(everyone([value()]))) > 1:
-        raise TutelageError(
-            f"the {count()} processes have different {what}, so they did not train one student: "
-            "use student.processes = 1, and please report it"
-        )
+        raise TutelageError(f"the {count()} processes have different {what}, {NOT_ONE}")
 
 
 def place(items: Sequence[Any]) -> int:

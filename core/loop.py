@@ -68,7 +68,7 @@ def run(workspace: Workspace, kind: str, report: Reporter, job: str = "") -> int
 
     Raises:
         ConfigError: an unfinished cycle of another kind, of somebody else or with other settings is in the way; 4 bits
-            without a GPU; a stage needs more memory than there is.
+            without a GPU; a stage needs more memory than there is, or episodes more tokens than the model takes.
         MissingPart: the tracker, or what quantises weights, is not installed.
         RecordError: the runs of the workspace are another tenant's.
         WorkspaceBusy: somebody else runs a cycle here, or a job that is not over has one to finish.
@@ -121,7 +121,7 @@ def _run(workspace: Workspace, kind: str, report: Reporter, job: str) -> int:
     if begun is not None:
         _go_on_with(workspace, last, begun, kind, job)
     if "train" in KINDS[kind] and (begun is not None or kind != "run" or _cycles_left(workspace)):
-        _check_memory(workspace, last if begun is not None else last + 1, begun=begun is not None)
+        _check_trainable(workspace, last if begun is not None else last + 1, begun=begun is not None)
     if begun is not None:
         _run_cycle(workspace, last, kind, report)
     elif kind != "run":
@@ -193,14 +193,14 @@ def _check_same(config: Config, body: dict[str, Any], kind: str, cycle: int) -> 
         )
 
 
-def _check_memory(workspace: Workspace, cycle: int, *, begun: bool) -> None:
+def _check_trainable(workspace: Workspace, cycle: int, *, begun: bool) -> None:
     """Refuse what cannot be trained before anything is played for it; the cycle looks again when it gets there."""
     config, record = workspace.config, workspace.record
     left = [index for index in range(len(config.stages)) if record.get("stage", f"{cycle}/{index}") is None]
     if left:
-        student = steps.start_of(workspace, cycle)
-        known = steps.experience_trajectories(workspace)
-        need.check(config, weights_of(student, workspace.folder), known, left, begun=begun)
+        name = weights_of(steps.start_of(workspace, cycle), workspace.folder)
+        weights.check_length(name, config.student.max_length)
+        need.check(config, name, steps.experience_trajectories(workspace), left, begun=begun)
 
 
 def _run_cycle(workspace: Workspace, cycle: int, kind: str, report: Reporter) -> None:

@@ -35,9 +35,11 @@ def acting(student: Student, config: StudentConfig, name: str, *, trained: bool 
         trained: whether something may be trained in this process later, which the engine leaves memory to.
 
     Raises:
-        ConfigError: the server is not there, or not one that serves this student token for token.
+        ConfigError: episodes may be longer than the model takes, or the server is not there, or not one that serves
+            this student token for token.
         MissingPart: the weights or the engine are not here.
     """
+    weights.check_length(name, config.max_length)
     label = f"{student.label} ({weights.describe(config.weights)})"
     settings = _settings(config, label, config.temperature)
     if config.engine == "server":

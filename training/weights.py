@@ -155,6 +155,27 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
+def check_length(name: str, max_length: int) -> None:
+    """See that the model takes episodes of `max_length` tokens; beyond its positions it would write nonsense.
+
+    Raises:
+        ConfigError: it does not.
+        MissingPart: as `load`.
+    """
+    folder = ensure(name)
+    _offline()
+    _require("transformers")
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and max_length > positions:
+        raise ConfigError(
+            f"student.max_length = {max_length} is more than the {positions} tokens that {describe(name)} takes; "
+            f"set it to {positions} or less"
+        )
+
+
 def save(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",

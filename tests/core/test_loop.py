@@ -52,6 +52,16 @@ def test_nothing_is_played_for_a_student_that_cannot_be_trained(
     workspace.close()
 
 
+def test_nothing_is_played_for_episodes_longer_than_the_model_takes(config: Callable[..., Config]) -> None:
+    workspace = Workspace(config({"max_length": 8193}))
+    with pytest.raises(ConfigError, match="max_length = 8193 is more than the 8192 tokens that tiny") as error:
+        loop.run(workspace, "run", QUIET)
+    assert permanent(error.value)
+    assert workspace.record.items("loop") == {}
+    workspace.close()
+    weights.check_length("tiny", 8192)
+
+
 def test_a_cycle_that_was_refused_goes_on_with_what_the_message_says(
     config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,11 @@ def test_what_cannot_be_is_refused_when_the_config_is_read(tmp_path: Path) -> No
         load_config(file)
 
 
+def test_a_student_does_not_act_beyond_its_positions() -> None:
+    with pytest.raises(ConfigError, match="set it to 8192 or less"):
+        engines.acting(BASE, config(max_length=9000), "tiny")
+
+
 def test_a_server_trains_nothing() -> None:
     with pytest.raises(ConfigError, match="keeps its own weights"):
         engines.sampler(config(engine="server", server="http://localhost:1"), "tiny", None)

@@ -102,7 +102,7 @@ def finish(
         model.config.use_cache = True  # the trainer turns it off
     ranks.agree(lambda: weights.digest(model), "weights")
     digest = ranks.first(lambda: weights.save(model, tokenizer, context.folder))
-    trained = figures.keep()
+    trained = figures.learnt.keep()
     ranks.first(lambda: shutil.rmtree(context.checkpoints, ignore_errors=True))
     start = [(0, figures.begun)] if figures.begun else []
     return StageResult(

@@ -9,7 +9,6 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
-from hashlib import sha256
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -23,8 +22,9 @@ from tutelage.training.alarms import ALARMS, Alarm, Watch
 from tutelage.training.base import StageContext, identity, time_is_up
 from tutelage.training.brakes import START, Brakes
 from tutelage.training.decline import BATCHES
+from tutelage.training.learnt import Learnt
 from tutelage.training.probe import drift, probe, probe_tasks
-from tutelage.training.rollout import Episode, Rollouts, taught
+from tutelage.training.rollout import Episode, Rollouts
 
 KEPT = {
     "loss": "loss",
@@ -69,10 +69,7 @@ class Figures(TrainerCallback):
         """The alarm that ended the run, if one did."""
         self.begun: dict[str, float] = {}
         """Figures of the starting weights."""
-        self._learnt: dict[int, int] = {}
-        """Step → number (from 1) of the batch of rollouts whose loss it put into the weights as they are."""
-        self._ids: dict[int, list[str]] = {}
-        """Number of a batch → ids of its trajectories in the record that carried loss."""
+        self.learnt = Learnt(rollouts, context, what)
         alarms = self.stage.alarms
         settings = [getattr(alarms, name) for name in ALARMS]
         families = len({(task.environment, task.family) for task in context.tasks})
@@ -97,7 +94,7 @@ class Figures(TrainerCallback):
         if self._state is not None:
             mine = self._state["figures"]
             self.history, self.begun, self._restored = mine["history"], mine["begun"], mine["restored"]
-            self._learnt, self._ids = mine["learnt"], mine["ids"]
+            self.learnt.load(mine)
             self.watch.load(mine["watch"])
             self.brakes.load(mine["brakes"])
             self._checkpoint = self.brakes.steps()
@@ -145,7 +142,7 @@ class Figures(TrainerCallback):
             return
         began, step, fresh = time.monotonic(), state.global_step, self.rollouts.played > self._seen
         self._seen = self.rollouts.played
-        self._learnt[step] = self._seen
+        self.learnt.note(step)
         values = self._figures(logs, fresh)
         last = step == state.max_steps or time_is_up(
             self.stage, [item["step_seconds"] for item in (*self.history, values)]
@@ -221,7 +218,7 @@ class Figures(TrainerCallback):
                 text=text,
             )
             save(self.context.record, event)
-        self._learnt = {at: batch for at, batch in self._learnt.items() if at <= self.brakes.good}
+        self.learnt.go_back(self.brakes.good)
         if again:
             self._restored += 1
             self.brakes.go_back(self.trainer)
@@ -229,37 +226,6 @@ class Figures(TrainerCallback):
         else:
             self.stopped = alarm
             control.should_training_stop = True
-
-    def keep(self) -> tuple[str, ...]:
-        """Write the rollouts that are not in the record yet; after a kill right behind this, these stand.
-
-        Returns:
-            Ids of the trajectories whose loss the weights have in them.
-        """
-        context, record = self.context, self.context.record
-        run = sha256(identity(self.stage, self.context).encode()).hexdigest()[:12]  # other settings play other episodes
-        before = self.rollouts.played - len(self.rollouts.batches)
-        batches = {
-            number: ranks.everyone(batch)
-            for number, batch in enumerate(self.rollouts.batches, start=before + 1)
-            if number not in self._ids
-        }
-
-        def write() -> dict[int, list[str]]:
-            found: dict[int, list[str]] = {}
-            with record.transaction():
-                for number, batch in batches.items():
-                    found[number] = []
-                    for place, (episode, loss) in enumerate(zip(batch, taught(batch, self.stage), strict=True)):
-                        key = f"{context.cycle}/{self.what}/{context.number}/{run}/{number}/{place}"
-                        record.add_trajectory(episode.trajectory, key=key, cycle=context.cycle, arm=self.what)
-                        kept = record.trajectory_by_key(key)
-                        assert kept is not None
-                        found[number] += [kept.id] if loss else []
-            return found
-
-        self._ids |= ranks.first(write)
-        return tuple(key for batch in dict.fromkeys(self._learnt.values()) for key in self._ids[batch])
 
     def _save(self, step: int, *, proven: bool) -> None:
         """Keep the weights as what may turn out good, and from time to time everything."""
@@ -269,7 +235,7 @@ class Figures(TrainerCallback):
             self.brakes.offer(self.trainer, step, proven=proven)
         if step % self.stage.checkpoint_every == 0:
             self._checkpoint = self.brakes.steps()
-            self.keep()
+            self.learnt.keep()
             everything = self._everything(step)
             if ranks.rank() == 0:
                 checkpoints.write(self.context.checkpoints / CHECKPOINT, everything)
@@ -287,8 +253,7 @@ class Figures(TrainerCallback):
                 "history": self.history,
                 "begun": self.begun,
                 "restored": self._restored,
-                "learnt": self._learnt,
-                "ids": self._ids,
+                **self.learnt.state(),
                 "watch": self.watch.state(),
                 "brakes": self.brakes.state(),
             },
